@@ -1,0 +1,198 @@
+use super::*;
+use crate::*;
+use proptest::prelude::*;
+
+fn header() -> Record {
+    Record::Header(Header {
+        store: StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
+        directories: vec!["/nvme0".into()],
+        directory: 0,
+        step: true,
+        segments: vec![1 << 20],
+    })
+}
+
+fn creation() -> Vec<Record> {
+    let run = RunRecord {
+        bytes: 600_000,
+        directory: 0,
+        class: Class::OptimizerState,
+        life: LifeKind::Derived,
+        group: "layer.1".into(),
+    };
+    let tensor = TensorRecord {
+        name: "layer.1.weight".into(),
+        dtype: Dtype::BF16,
+        shape: vec![300, 1000],
+        run: 0,
+        offset: 0,
+        cast_of: Some(3),
+    };
+    vec![header(), Record::Runs(vec![run]), Record::Tensors(vec![tensor])]
+}
+
+/// What batch `number` holds besides its epoch: contents follow from the number, so that a wrong one shows.
+fn records(number: u64) -> Vec<Record> {
+    let span = SpanRecord {
+        run: number as u32,
+        offset: 0,
+        extents: vec![Extent { segment: 0, offset: number * 4096, bytes: 300_000 }],
+        checksums: vec![number * 3, number * 5],
+    };
+    let note = Note { key: format!("step {number}"), bytes: vec![number as u8; 3] };
+    vec![Record::Spans(vec![span]), Record::Note(note)]
+}
+
+fn append(out: &mut Vec<u8>, number: u64, first: bool) -> Vec<Record> {
+    let mut all = if first { creation() } else { Vec::new() };
+    all.extend(records(number));
+    for (place, record) in all.iter().chain([&Record::Epoch(number)]).enumerate() {
+        encode_record(number, place as u32, record, out).unwrap();
+    }
+    pad_batch(out);
+    all
+}
+
+fn journal(batches: u64) -> (Vec<u8>, Vec<Batch>) {
+    let mut bytes = preamble();
+    let batches =
+        (7..7 + batches).map(|number| Batch { number, records: append(&mut bytes, number, number == 7) });
+    let batches = batches.collect();
+    (bytes, batches)
+}
+
+fn read(bytes: &[u8]) -> (Result<(), Error>, Tail, Vec<Batch>) {
+    let mut batches = Vec::new();
+    let (checked, tail) = read_journal(bytes, |batch| batches.push(batch));
+    (checked, tail, batches)
+}
+
+#[test]
+fn reads_what_was_written() {
+    let (bytes, batches) = journal(3);
+    let (checked, tail, found) = read(&bytes);
+    checked.unwrap();
+    assert_eq!((tail.bytes, tail.newest_seen), (bytes.len(), Some(9)));
+    assert_eq!(found, batches);
+}
+
+#[test]
+fn is_the_same_bytes_as_ever() {
+    let mut frame = Vec::new();
+    let record = Record::Spans(vec![SpanRecord {
+        run: 2,
+        offset: 3,
+        extents: vec![Extent { segment: 4, offset: 5, bytes: 6 }],
+        checksums: vec![7],
+    }]);
+    encode_record(9, 1, &record, &mut frame).unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(
+        hex(&frame),
+        concat!(
+            "44000000",
+            "01000000",
+            "0900000000000000",
+            "5aa1592d83386bfd",
+            "03000000",
+            "0100000000000000",
+            "02000000",
+            "0300000000000000",
+            "0100000000000000",
+            "04000000",
+            "0500000000000000",
+            "0600000000000000",
+            "0100000000000000",
+            "0700000000000000",
+        )
+    );
+    assert_eq!(
+        hex(&preamble()[..24]),
+        concat!("686f6973746a6e6c", "01000000", "00000000", "6292768c47895ec0")
+    );
+    let (bytes, _) = journal(2);
+    let mut crc = Vec::new();
+    crate::checksum([bytes.as_slice()].into_iter(), &mut crc);
+    assert_eq!(crc, [15_649_602_914_057_227_938], "every record type is in it");
+}
+
+#[test]
+fn a_later_version_is_told() {
+    let (mut bytes, _) = journal(1);
+    bytes[8] = 2;
+    let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes[0..16]);
+    bytes[16..24].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(read(&bytes).0, Err(Error::NewerVersion { found: 2, supported: 1 }));
+}
+
+#[test]
+fn a_record_over_the_limit_is_refused() {
+    let mut out = vec![1, 2, 3];
+    let note = Note { key: "large".into(), bytes: vec![5; RECORD_BYTES_MAX as usize] };
+    let error = encode_record(1, 0, &Record::Note(note), &mut out).unwrap_err();
+    assert!(matches!(error, Error::RecordTooLarge { .. }), "{error}");
+    assert_eq!(out, [1, 2, 3]);
+}
+
+#[test]
+fn every_cut_gives_a_prefix() {
+    let (bytes, batches) = journal(3);
+    for cut in 0..bytes.len() {
+        let (checked, tail, found) = read(&bytes[..cut]);
+        assert_eq!(checked.is_ok(), cut >= JOURNAL_ALIGN_BYTES, "cut at {cut}");
+        assert!(found.len() < batches.len() && found == batches[..found.len()], "cut at {cut}");
+        assert!(tail.bytes <= cut.max(JOURNAL_ALIGN_BYTES));
+    }
+}
+
+#[test]
+fn every_flipped_byte_gives_an_error_or_a_prefix() {
+    let (mut bytes, batches) = journal(3);
+    for place in 0..bytes.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            bytes[place] ^= flip;
+            let (checked, tail, found) = read(&bytes);
+            assert!(found == batches[..found.len()], "a wrong record after a flip at {place}");
+            // Bytes 24.. of the preamble's block carry nothing.
+            let spare = (PREAMBLE_BYTES..JOURNAL_ALIGN_BYTES).contains(&place);
+            assert!(spare || checked.is_err() || found.len() < batches.len(), "unseen flip at {place}");
+            if found.len() == 1 {
+                assert_eq!(tail.newest_seen, Some(9), "damage before batch 9 shows as such, flip at {place}");
+            }
+            bytes[place] ^= flip;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
+        let (_, _, found) = read(&bytes);
+        prop_assert!(found.is_empty());
+        let _ = codec::decode(&bytes);
+    }
+
+    #[test]
+    fn any_payload_behind_a_valid_checksum_is_read(
+        tag in 0u32..7, payload in prop::collection::vec(any::<u8>(), 1..200), number in 0u32..2,
+    ) {
+        let payload = [&tag.to_le_bytes(), payload.as_slice()].concat();
+        let mut bytes = preamble();
+        let mut head = [0; 16];
+        head[0..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        head[4..8].copy_from_slice(&number.to_le_bytes());
+        let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &[&head, payload.as_slice()].concat());
+        bytes.extend(head);
+        bytes.extend(crc.to_le_bytes());
+        bytes.extend(&payload);
+        pad_batch(&mut bytes);
+        let (_, _, found) = read(&bytes);
+        prop_assert!(found.is_empty(), "a single frame is never a batch that starts with a header");
+    }
+
+    #[test]
+    fn lengths_from_outside_allocate_no_more_than_the_limit(length in any::<u64>()) {
+        let payload = [&3u32.to_le_bytes()[..], &length.to_le_bytes()].concat();
+        prop_assert!(length == 0 || codec::decode(&payload).is_err());
+    }
+}

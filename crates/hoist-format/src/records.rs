@@ -1,0 +1,158 @@
+//! What the journal records. The order of fields and of variants is the format: `docs/format.md`.
+
+use crate::Dtype;
+use serde::{Deserialize, Serialize};
+
+/// Names one store, on all its directories. Random, drawn when it is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StoreId(pub u128);
+
+impl std::fmt::Display for StoreId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The first record of a journal: which store, and which of its directories this copy lies in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The store.
+    pub store: StoreId,
+    /// The paths of all directories, as they were when the store was created.
+    pub directories: Vec<String>,
+    /// Which of `directories` holds this copy.
+    pub directory: u32,
+    /// Whether a commit makes a durable epoch (`durability = "step"`) or not.
+    pub step: bool,
+    /// Size of the data segments of this directory, in bytes, in order of their numbers.
+    pub segments: Vec<u64>,
+}
+
+/// What a tensor is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Class {
+    /// Weights of the model.
+    Parameter,
+    /// Gradients of the weights.
+    Gradient,
+    /// What the optimizer keeps: master weights, moments.
+    OptimizerState,
+    /// What the forward pass keeps for the backward pass.
+    Activation,
+}
+
+impl Class {
+    /// The name in config, docs and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Parameter => "parameter",
+            Class::Gradient => "gradient",
+            Class::OptimizerState => "optimizer_state",
+            Class::Activation => "activation",
+        }
+    }
+}
+
+/// Whether epochs hold a run's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LifeKind {
+    /// Belongs to epochs.
+    Durable,
+    /// Gone at close.
+    Scratch,
+    /// Kept like scratch, made again from durable tensors.
+    Derived,
+}
+
+impl LifeKind {
+    /// The name in docs and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            LifeKind::Durable => "durable",
+            LifeKind::Scratch => "scratch",
+            LifeKind::Derived => "derived",
+        }
+    }
+}
+
+/// A run: bytes that lie together, one large shard or one bundle. Its number is its place among all run records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Length in bytes, without padding.
+    pub bytes: u64,
+    /// Which directory holds it, whole.
+    pub directory: u32,
+    /// The class of all its tensors.
+    pub class: Class,
+    /// Whether epochs hold it.
+    pub life: LifeKind,
+    /// The group (layer) of all its tensors.
+    pub group: String,
+}
+
+/// A tensor. Its number is its place among all tensor records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorRecord {
+    /// The name, unique in the store.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, the slowest first; none for a scalar.
+    pub shape: Vec<u64>,
+    /// The run that holds it.
+    pub run: u32,
+    /// Where it starts in the run, in bytes.
+    pub offset: u64,
+    /// The number of the tensor that a derived one is cast of.
+    pub cast_of: Option<u32>,
+}
+
+/// A run of bytes in a data segment of the run's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Extent {
+    /// The number of the segment.
+    pub segment: u32,
+    /// Where it starts in the segment: a multiple of 4096.
+    pub offset: u64,
+    /// Length in bytes, without the padding to 4096 that it occupies.
+    pub bytes: u64,
+}
+
+/// A part of a run as an epoch has it; it replaces what earlier records said of these bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpanRecord {
+    /// The number of the run.
+    pub run: u32,
+    /// Where the span starts in the run: a multiple of [`crate::CHECKSUM_BYTES`].
+    pub offset: u64,
+    /// Where its bytes are, in order. Their lengths add up to the span's.
+    pub extents: Vec<Extent>,
+    /// One per [`crate::CHECKSUM_BYTES`] of the span.
+    pub checksums: Vec<u64>,
+}
+
+/// A small named value, committed with an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The name.
+    pub key: String,
+    /// The value.
+    pub bytes: Vec<u8>,
+}
+
+/// One record of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// First in every journal.
+    Header(Header),
+    /// Some of the runs, in order; the first has the number of run records before it.
+    Runs(Vec<RunRecord>),
+    /// Some of the tensors, in order.
+    Tensors(Vec<TensorRecord>),
+    /// Spans that this batch changes.
+    Spans(Vec<SpanRecord>),
+    /// A note that this batch sets.
+    Note(Note),
+    /// Ends a batch: with it, and only with it, the batch's records hold. The number is the batch's.
+    Epoch(u64),
+}
