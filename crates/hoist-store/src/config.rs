@@ -1,0 +1,96 @@
+//! Where a store lies and what it promises.
+
+use hoist_format::CHECKSUM_BYTES;
+use std::path::PathBuf;
+
+/// Default largest segment: 1 GiB, so that a store of a terabyte has a thousand files, and one is zeroed in about a
+/// second.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Segments are rounded up to this, so that a small store stays small and a large one has room between runs.
+pub const SEGMENT_GRAIN_BYTES: u64 = 64 << 20;
+
+/// What a commit promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Every commit is an epoch that survives a power cut.
+    #[default]
+    Step,
+    /// Durable tensors are written in place; they hold after `close`, and nothing is promised after a crash.
+    None,
+}
+
+/// One thing that is wrong in a config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, as the user writes it.
+    pub key: &'static str,
+    /// What is wrong, with the value.
+    pub what: String,
+    /// A value that would do.
+    pub would_be_right: String,
+}
+
+/// The place and the promise of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The directories. At open in any order, but all of them.
+    pub nvme_path: Vec<PathBuf>,
+    /// At open it may differ from what the store was created with only if the space suffices: see [`crate::Store::open`].
+    pub durability: Durability,
+    /// The largest segment in bytes, a multiple of 256 KiB.
+    pub segment_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            nvme_path: Vec::new(),
+            durability: Durability::default(),
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+        }
+    }
+}
+
+impl Config {
+    /// Everything that is wrong, at once.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |key, what: String, would_be_right: &str| {
+            problems.push(Problem { key, what, would_be_right: would_be_right.to_owned() });
+        };
+        if self.nvme_path.is_empty() {
+            wrong(
+                "store.nvme_path",
+                "no directory is given".to_owned(),
+                "a list of directories on NVMe drives",
+            );
+        }
+        for (place, path) in self.nvme_path.iter().enumerate() {
+            if self.nvme_path[..place].contains(path) {
+                wrong("store.nvme_path", format!("{} is given twice", path.display()), "each directory once");
+            }
+        }
+        if self.segment_bytes == 0 || !self.segment_bytes.is_multiple_of(CHECKSUM_BYTES) {
+            let what = format!("{} bytes is no multiple of 256 KiB", self.segment_bytes);
+            wrong("store.segment_size", what, "1 GiB");
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_problems_come_at_once() {
+        let config = Config { segment_bytes: 5, ..Config::default() };
+        assert_eq!(config.problems().len(), 2);
+        let config = Config { nvme_path: vec!["/a".into(), "/b".into(), "/a".into()], ..Config::default() };
+        assert!(config.problems()[0].what.contains("/a is given twice"));
+        let config = Config { nvme_path: vec!["/a".into()], ..Config::default() };
+        assert!(config.problems().is_empty());
+    }
+}

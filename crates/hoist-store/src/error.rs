@@ -1,0 +1,157 @@
+//! What can go wrong with a store.
+
+use crate::{Problem, Span};
+use std::path::PathBuf;
+
+/// What went wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The config is wrong; every problem at once.
+    #[error("the store's config is wrong: {}", list(.0))]
+    Config(Vec<Problem>),
+    /// A tensor cannot be created as it was given.
+    #[error("tensor {tensor:?} cannot be created: {what}")]
+    BadTensor {
+        /// Its name.
+        tensor: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Another process, or another opening in this one, has the store.
+    #[error("{} is in use by process {pid}: close it there, or wait for it to end", .directory.display())]
+    Locked {
+        /// The directory whose lock is held.
+        directory: PathBuf,
+        /// The process that wrote the lock file; "unknown" when it could not be read.
+        pid: String,
+    },
+    /// A store is there already.
+    #[error("{} holds a store already: open it, choose another directory, or remove this one", .directory.display())]
+    Exists {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// There is no store.
+    #[error("{} holds no store: {what}; create or import one, or check the path", .directory.display())]
+    NoStore {
+        /// The directory.
+        directory: PathBuf,
+        /// What is missing.
+        what: String,
+    },
+    /// The store was written by a later version.
+    #[error("{} has format version {found}, this hoist reads up to {supported}: use a newer hoist", .path.display())]
+    NewerVersion {
+        /// The journal.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// What this build reads.
+        supported: u32,
+    },
+    /// The directories given are not those of one store.
+    #[error("the directories given are not one store's: {what}")]
+    Directories {
+        /// Which are missing, foreign or given twice.
+        what: String,
+    },
+    /// The journal is damaged in a way that a cut-off write cannot explain.
+    #[error("the journal in {} is damaged: {what}; restore it from its mirror or a backup", .directory.display())]
+    Damaged {
+        /// The directory.
+        directory: PathBuf,
+        /// What shows it.
+        what: String,
+    },
+    /// No free extents.
+    #[error("{span} needs {need_bytes} bytes and its directory has {free_bytes} free: commit, or create a larger store")]
+    NoSpace {
+        /// What was to be written.
+        span: Span,
+        /// Bytes that it needs.
+        need_bytes: u64,
+        /// Bytes that are free where it lies.
+        free_bytes: u64,
+    },
+    /// The span is not one that may be read or written by itself, or slot or checksums do not fit it.
+    #[error("{span}: {what}")]
+    BadSpan {
+        /// The span.
+        span: Span,
+        /// What does not fit.
+        what: String,
+    },
+    /// The span was never written, or is not whole: nothing to read.
+    #[error("{span} has no bytes: it was never written (scratch and derived: not since the store was opened)")]
+    NoBytes {
+        /// The span.
+        span: Span,
+    },
+    /// A write overlaps one in flight.
+    #[error("{span} is being written: wait for that write")]
+    Busy {
+        /// The span.
+        span: Span,
+    },
+    /// A commit was asked for while one is under way, or while writes of its epoch are.
+    #[error("epoch {epoch} cannot be committed yet: {what}")]
+    NotYet {
+        /// The epoch that was to be made.
+        epoch: u64,
+        /// What it must wait for.
+        what: String,
+    },
+    /// A commit failed: what the drive holds is not known until the store is opened again.
+    #[error("an earlier commit failed ({cause}): nothing more is written; open the store again")]
+    Poisoned {
+        /// The failed commit's error.
+        cause: String,
+    },
+    /// A record does not fit the format.
+    #[error("a record of the journal cannot be written: {0}")]
+    Format(#[from] hoist_format::Error),
+    /// The journal's records for an epoch do not fit memory.
+    #[error("no memory for journal records: {0}")]
+    Memory(#[from] hoist_memory::Error),
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Io(#[from] hoist_io::Error),
+    /// Bytes read are not those written.
+    #[error("the bytes of {what} do not match their checksums: restore the tensor from a backup (`hoist verify` lists all)")]
+    Corrupt {
+        /// Tensor and place.
+        what: String,
+    },
+    /// A file outside the store could not be read or written.
+    #[error("{doing} {}: {source}", .path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file is no valid safetensors file.
+    #[error("{} is no valid safetensors file: {what}", .path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A tool's slab is too small.
+    #[error("{need_bytes} bytes of slab are needed and {free_bytes} are free: give the tool a larger budget")]
+    NoMemory {
+        /// Bytes of the smallest step.
+        need_bytes: u64,
+        /// Free bytes.
+        free_bytes: u64,
+    },
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines = problems.iter().map(|p| format!("{}: {} (right would be {})", p.key, p.what, p.would_be_right));
+    lines.collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,214 @@
+//! Where the bytes of one run are: pieces in order, each in one extent.
+
+use crate::free_space::occupied;
+use hoist_format::Extent;
+
+/// A part of a run in one extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    /// Where it starts in the run; its length is the extent's.
+    offset: u64,
+    extent: Extent,
+    /// Whether the extent holds these bytes: not before the first write into it is done.
+    valid: bool,
+}
+
+impl Piece {
+    fn end(&self) -> u64 {
+        self.offset + self.extent.bytes
+    }
+
+    /// The part of it in `from..to`.
+    fn cut(&self, from: u64, to: u64) -> Piece {
+        let (start, end) = (self.offset.max(from), self.end().min(to));
+        let offset = self.extent.offset + (start - self.offset);
+        Piece {
+            offset: start,
+            extent: Extent { offset, bytes: end - start, ..self.extent },
+            valid: self.valid,
+        }
+    }
+}
+
+/// The pieces of a run, by offset, without overlap; what no piece covers was never written.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Locations {
+    pieces: Vec<Piece>,
+}
+
+impl Locations {
+    fn first_behind(&self, offset: u64) -> usize {
+        self.pieces.partition_point(|piece| piece.end() <= offset)
+    }
+
+    fn between(&self, from: u64, to: u64) -> impl Iterator<Item = Piece> {
+        let pieces = self.pieces[self.first_behind(from)..].iter();
+        pieces.take_while(move |piece| piece.offset < to).map(move |piece| piece.cut(from, to))
+    }
+
+    /// The extents of `from..to` in order, as far as there are any.
+    pub fn extents(&self, from: u64, to: u64) -> impl Iterator<Item = Extent> {
+        self.between(from, to).map(|piece| piece.extent)
+    }
+
+    /// Every extent with its place in the run.
+    pub fn all(&self) -> impl Iterator<Item = (u64, Extent)> {
+        self.pieces.iter().map(|piece| (piece.offset, piece.extent))
+    }
+
+    /// Whether all of `from..to` was written.
+    pub fn is_valid(&self, from: u64, to: u64) -> bool {
+        let valid: u64 =
+            self.between(from, to).filter(|piece| piece.valid).map(|piece| piece.extent.bytes).sum();
+        valid == to - from
+    }
+
+    /// The parts of `from..to` that have no extent.
+    pub fn gaps(&self, from: u64, to: u64) -> Vec<(u64, u64)> {
+        let mut gaps = Vec::new();
+        let mut at = from;
+        for piece in self.between(from, to) {
+            if at < piece.offset {
+                gaps.push((at, piece.offset));
+            }
+            at = piece.end();
+        }
+        if at < to {
+            gaps.push((at, to));
+        }
+        gaps
+    }
+
+    /// Puts `extents`, in order, where the bytes from `from` on are; what was there goes to `dropped`.
+    /// Cuts are at multiples of 4096, or at the run's end.
+    pub fn replace(&mut self, from: u64, extents: &[Extent], valid: bool, dropped: &mut Vec<Extent>) {
+        let to = from + extents.iter().map(|extent| extent.bytes).sum::<u64>();
+        dropped.extend(self.extents(from, to));
+        let mut at = from;
+        let new = extents.iter().map(|extent| {
+            let piece = Piece { offset: at, extent: *extent, valid };
+            at += extent.bytes;
+            piece
+        });
+        self.splice(from, to, new.collect());
+    }
+
+    /// Says of `from..to` whether its extents hold its bytes.
+    pub fn set_valid(&mut self, from: u64, to: u64, valid: bool) {
+        let new = self.between(from, to).map(|piece| Piece { valid, ..piece }).collect();
+        self.splice(from, to, new);
+    }
+
+    /// Replaces all pieces in `from..to`, keeps the ends of those that stick out, and joins neighbours.
+    fn splice(&mut self, from: u64, to: u64, mut new: Vec<Piece>) {
+        let first = self.first_behind(from);
+        let count = self.pieces[first..].iter().take_while(|piece| piece.offset < to).count();
+        let old = &self.pieces[first..first + count];
+        if let Some(head) = old.first().filter(|piece| piece.offset < from) {
+            new.insert(0, head.cut(0, from));
+        }
+        if let Some(tail) = old.last().filter(|piece| piece.end() > to) {
+            new.push(tail.cut(to, u64::MAX));
+        }
+        let (mut low, mut high) = (first, first + count);
+        // The neighbours outside take part in joining, so that a run written in pieces is one piece again.
+        if low > 0 {
+            low -= 1;
+            new.insert(0, self.pieces[low]);
+        }
+        if high < self.pieces.len() {
+            new.push(self.pieces[high]);
+            high += 1;
+        }
+        new.dedup_by(|next, piece| {
+            let joins = piece.end() == next.offset
+                && piece.extent.segment == next.extent.segment
+                && piece.extent.offset + occupied(piece.extent.bytes) == next.extent.offset
+                && piece.extent.bytes == occupied(piece.extent.bytes)
+                && piece.valid == next.valid;
+            if joins {
+                piece.extent.bytes += next.extent.bytes;
+            }
+            joins
+        });
+        self.pieces.splice(low..high, new);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PAGE: u64 = 4096;
+    const PAGES: u64 = 24;
+    /// The run's last page is cut.
+    const END: u64 = PAGES * PAGE - 100;
+
+    fn range((a, b): (u64, u64)) -> (u64, u64) {
+        let (a, b) = (a.min(b), a.max(b) + 1);
+        (a * PAGE, (b * PAGE).min(END))
+    }
+
+    proptest! {
+        /// Against a model that keeps a (segment, offset, valid) for every page of the run.
+        #[test]
+        fn is_a_map_of_pages(ops in prop::collection::vec((0..3u8, (0..PAGES, 0..PAGES), 0..4u32, 1..5u64), 1..60)) {
+            let mut locations = Locations::default();
+            let mut model: Vec<Option<(u32, u64, bool)>> = vec![None; PAGES as usize];
+            for (step, (op, pages, segment, chunk)) in ops.into_iter().enumerate() {
+                let (from, to) = range(pages);
+                if op == 0 {
+                    let valid = segment % 2 == 0;
+                    locations.set_valid(from, to, valid);
+                    for page in model[(from / PAGE) as usize..to.div_ceil(PAGE) as usize].iter_mut().flatten() {
+                        page.2 = valid;
+                    }
+                } else {
+                    let mut extents = Vec::new();
+                    let mut at = from;
+                    while at < to {
+                        let bytes = (chunk * PAGE).min(to - at);
+                        // Every other write is contiguous in its segment, so that pieces join.
+                        let gap = if op == 1 { 0 } else { at * 2 };
+                        extents.push(Extent { segment, offset: (step as u64) << 32 | (gap + at), bytes });
+                        for page in 0..bytes.div_ceil(PAGE) {
+                            let offset = ((step as u64) << 32 | (gap + at)) + page * PAGE;
+                            model[(at / PAGE + page) as usize] = Some((segment, offset, false));
+                        }
+                        at += bytes;
+                    }
+                    let before: Vec<_> = locations.extents(from, to).collect();
+                    let mut dropped = Vec::new();
+                    locations.replace(from, &extents, false, &mut dropped);
+                    prop_assert_eq!(before, dropped);
+                }
+                for page in 0..PAGES {
+                    let (from, to) = (page * PAGE, ((page + 1) * PAGE).min(END));
+                    let found = locations.extents(from, to).next();
+                    let valid = locations.is_valid(from, to);
+                    let expected = model[page as usize];
+                    prop_assert_eq!(found, expected.map(|(segment, offset, _)| Extent { segment, offset, bytes: to - from }));
+                    prop_assert_eq!(valid, expected.is_some_and(|page| page.2));
+                    prop_assert_eq!(locations.gaps(from, to).is_empty(), expected.is_some());
+                }
+                let covered: u64 = locations.all().map(|(_, extent)| extent.bytes).sum();
+                let gaps: u64 = locations.gaps(0, END).iter().map(|(from, to)| to - from).sum();
+                prop_assert_eq!(covered + gaps, END);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_written_in_order_is_one_piece() {
+        let mut locations = Locations::default();
+        for page in [0, 2, 1] {
+            let extent = Extent { segment: 0, offset: page * PAGE, bytes: PAGE };
+            locations.replace(page * PAGE, &[extent], true, &mut Vec::new());
+        }
+        assert_eq!(
+            locations.all().collect::<Vec<_>>(),
+            [(0, Extent { segment: 0, offset: 0, bytes: 3 * PAGE })]
+        );
+    }
+}
