@@ -1,0 +1,27 @@
+# What is done often. `just` comes from crates.io (`cargo install just`); nothing needs it: each recipe
+# is a line or two to type.
+
+# Lists the recipes.
+default:
+    @just --list
+
+# Formatting and lints, as .ci/run has them.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Every test of the workspace.
+test:
+    cargo test --workspace
+
+# The first run of the README: a small model through all three tiers.
+bench *arguments:
+    cargo run --release -- bench config/quickstart.toml {{ arguments }}
+
+# The documentation of all crates; a broken link is an error.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Everything a change must pass.
+ci:
+    .ci/run
