@@ -1,1 +1,31 @@
-//! To be filled.
+//! Moves file ranges into slots and back at the deepest queue the device takes.
+//!
+//! A [`Backend`] is the seam: io_uring, or threads that call pread and pwrite, behind one trait that is object-safe,
+//! so that wrappers can inject faults or throttle. A [`Request`] owns the memory that it moves, and gives it back in
+//! its [`Completion`]: the kernel never writes memory that somebody else may touch. Requests are cut into blocks;
+//! blocks go to the kernel strictly by [`Priority`], then in the order they came. There is no other policy here.
+//!
+//! An [`IoThread`] drives one backend on a thread of its own.
+
+mod backend;
+mod block;
+mod config;
+mod core;
+mod cut;
+mod error;
+mod files;
+mod obtained;
+mod pread;
+mod request;
+mod requests;
+mod thread;
+mod uring;
+mod waker;
+
+pub use backend::{Backend, FileOp, FileReply, Wait, open};
+pub use config::{BackendChoice, Config, Problem};
+pub use error::{Error, Operation};
+pub use obtained::Obtained;
+pub use request::{Completion, FileId, FileRange, Priority, Request, RequestId, Transfer};
+pub use thread::IoThread;
+pub use waker::Waker;

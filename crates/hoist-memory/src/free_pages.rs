@@ -95,8 +95,7 @@ mod tests {
     use super::*;
 
     fn chain(pages: &FreePages, first: u32) -> Vec<u32> {
-        std::iter::successors(Some(first), |page| Some(pages.next(*page)))
-            .take_while(|page| *page != NO_PAGE)
+        std::iter::successors(Some(first), |page| Some(pages.next(*page)).filter(|next| *next != NO_PAGE))
             .collect()
     }
 

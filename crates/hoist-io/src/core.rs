@@ -1,0 +1,170 @@
+//! What both backends share: requests, files, and the table of blocks that the kernel has.
+
+use crate::block::{Failure, Next, Progress};
+use crate::config::ALIGNMENT_BYTES;
+use crate::cut::Cut;
+use crate::error::Operation;
+use crate::files::Files;
+use crate::requests::{Key, Requests};
+use crate::{Config, Error, FileOp, FileReply, Obtained, Request, Transfer};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A block that was started and has not ended.
+struct Block {
+    key: Key,
+    cut: Cut,
+    progress: Progress,
+}
+
+/// What to hand to the kernel: all numbers, no borrow. The request in the table owns the memory behind `address`, and
+/// the file cannot be closed, until the block's result has been given to [`Core::on_result`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// The place in the block table, to be returned with the result.
+    pub(crate) block: usize,
+    pub(crate) operation: Operation,
+    pub(crate) fd: RawFd,
+    pub(crate) offset: u64,
+    pub(crate) address: usize,
+    pub(crate) bytes: u64,
+    pub(crate) piece: Option<u32>,
+}
+
+pub(crate) struct Core {
+    pub(crate) requests: Requests,
+    pub(crate) obtained: Obtained,
+    files: Files,
+    blocks: Vec<Option<Block>>,
+    free: Vec<usize>,
+    /// Blocks to be handed over once more, before any new one: they have begun.
+    again: VecDeque<usize>,
+    in_flight: usize,
+}
+
+impl Core {
+    pub(crate) fn new(config: &Config, obtained: Obtained) -> Core {
+        let depth = obtained.queue_depth as usize;
+        Core {
+            requests: Requests::new(config.block_size),
+            obtained,
+            files: Files::default(),
+            blocks: (0..depth).map(|_| None).collect(),
+            free: (0..depth).rev().collect(),
+            again: VecDeque::with_capacity(depth),
+            in_flight: 0,
+        }
+    }
+
+    /// Blocks that the kernel has.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub(crate) fn push(&mut self, request: Request) {
+        let refused = self.check(&request).err();
+        self.requests.push(request, refused);
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        if let Transfer::Sync(file) = request.transfer {
+            return self.files.get(file).map(|_| ());
+        }
+        let capacity_bytes = request.transfer.capacity_bytes();
+        for range in &request.ranges {
+            self.files.get(range.file)?.check(range, capacity_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The next part to hand over, unless the depth is reached.
+    pub(crate) fn next_part(&mut self) -> Option<Part> {
+        let place = match self.again.pop_front() {
+            Some(place) => place,
+            None => self.start_block()?,
+        };
+        self.in_flight += 1;
+        let block = self.blocks[place].as_ref().unwrap_or_else(|| panic!("block {place} is not under way"));
+        let (cut, done_bytes) = (&block.cut, block.progress.done_bytes());
+        Some(Part {
+            block: place,
+            operation: cut.operation,
+            fd: self.files.used(cut.file).raw(),
+            offset: cut.offset + done_bytes,
+            address: cut.address + done_bytes as usize,
+            bytes: cut.bytes - done_bytes,
+            piece: cut.piece,
+        })
+    }
+
+    fn start_block(&mut self) -> Option<usize> {
+        let place = self.free.pop()?;
+        let Some((key, cut)) = self.requests.next_block() else {
+            self.free.push(place);
+            return None;
+        };
+        let alignment_bytes = if self.files.used(cut.file).aligned { ALIGNMENT_BYTES } else { 1 };
+        let progress = Progress::new(cut.operation, cut.bytes, alignment_bytes);
+        self.blocks[place] = Some(Block { key, cut, progress });
+        Some(place)
+    }
+
+    /// Takes what the kernel returned for a part: bytes, or minus an errno.
+    pub(crate) fn on_result(&mut self, place: usize, result: i32) {
+        assert!(self.in_flight > 0, "a result for block {place}, but nothing is in flight");
+        self.in_flight -= 1;
+        let block = self.blocks[place].as_mut().unwrap_or_else(|| panic!("block {place} is not under way"));
+        let result = match block.progress.on_result(result) {
+            Next::Again => return self.again.push_back(place),
+            Next::Done => Ok(()),
+            Next::Failed(failure) => Err(failure),
+        };
+        let Some(Block { key, cut, .. }) = self.blocks[place].take() else { return };
+        self.free.push(place);
+        let file = self.files.used(cut.file);
+        let result = match result {
+            Ok(()) => {
+                file.forget_cached(&cut);
+                Ok(())
+            }
+            Err(failure) => Err(describe(failure, &cut, file.path())),
+        };
+        self.requests.block_done(key, result);
+    }
+
+    /// Whether a part could be handed over or is in flight.
+    pub(crate) fn busy(&self) -> bool {
+        !self.requests.all_done()
+    }
+
+    /// Starts no further block: what is queued comes back, what is in flight comes back when it ends.
+    pub(crate) fn abandon_all(&mut self) {
+        self.requests.abandon_all();
+    }
+
+    pub(crate) fn file(&mut self, op: FileOp) -> Result<FileReply, Error> {
+        if let FileOp::Close(file) = op {
+            let requests = self.requests.using(file);
+            if requests > 0 {
+                let path = self.files.get(file)?.path().clone();
+                return Err(Error::FileInUse { path, requests });
+            }
+        }
+        self.files.execute(op, &mut self.obtained)
+    }
+}
+
+fn describe(failure: Failure, cut: &Cut, path: &Arc<Path>) -> Error {
+    let (path, offset, bytes, operation) = (path.clone(), cut.offset, cut.bytes, cut.operation);
+    match failure {
+        Failure::Errno { errno, attempts } => {
+            let source = io::Error::from_raw_os_error(errno);
+            Error::Transfer { operation, path, offset, bytes, attempts, source }
+        }
+        Failure::EndOfFile { missing_bytes } => Error::EndOfFile { path, offset, bytes, missing_bytes },
+        Failure::Stuck { done_bytes, attempts } => Error::Stuck { path, offset, bytes, done_bytes, attempts },
+    }
+}

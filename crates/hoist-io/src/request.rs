@@ -1,0 +1,106 @@
+//! What is asked of a backend and what it answers.
+
+use crate::Error;
+use hoist_memory::{AlignedBuffer, MemorySpan, Slot, SlotReader};
+
+/// The caller's name for a request, unique among those that have not come back.
+pub type RequestId = u64;
+
+/// What passes what: strictly in this order, first in first out inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// A trainer waits for it.
+    Demand,
+    /// A trainer will want it.
+    Prefetch,
+    /// It makes room.
+    WriteBack,
+}
+
+/// An open file of one backend. Never used again after it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId(pub u32);
+
+/// A run of a file and the run of the request's memory that it is moved to or from. On a file opened for direct I/O
+/// all three numbers are multiples of 4096.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileRange {
+    /// The file.
+    pub file: FileId,
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// Where in the memory, in bytes.
+    pub buffer_offset: u64,
+}
+
+/// What is to be done, with the memory that the kernel owns while it is being done.
+#[derive(Debug)]
+pub enum Transfer {
+    /// Fill a slot from the ranges.
+    Read(Slot),
+    /// Write a slot to the ranges.
+    Write(SlotReader),
+    /// Fill a buffer from the ranges.
+    ReadBuffer(AlignedBuffer),
+    /// Write a buffer to the ranges.
+    WriteBuffer(AlignedBuffer),
+    /// fdatasync: what was written to the file, by requests that have completed, is on the drive when this is done.
+    /// The request has no ranges.
+    Sync(FileId),
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub struct Request {
+    /// The caller's name for it.
+    pub id: RequestId,
+    /// What it passes and what passes it.
+    pub priority: Priority,
+    /// What to move, in any number of runs; none for [`Transfer::Sync`]. Comes back for reuse.
+    pub ranges: Vec<FileRange>,
+    /// The direction and the memory.
+    pub transfer: Transfer,
+}
+
+/// Something that was done, or not.
+#[derive(Debug)]
+pub struct Completion {
+    /// The request's name.
+    pub id: RequestId,
+    /// The request's memory.
+    pub transfer: Transfer,
+    /// The request's ranges, to be used again.
+    pub ranges: Vec<FileRange>,
+    /// Whether all of it was done. After an error the memory of a read holds anything, and so do the ranges of a
+    /// write.
+    pub result: Result<(), Error>,
+    /// From push to done, in nanoseconds.
+    pub seconds_ns: u64,
+}
+
+impl Transfer {
+    /// Bytes that ranges may use.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        let padded = |bytes: u64| bytes.next_multiple_of(hoist_memory::SECTOR_BYTES as u64);
+        match self {
+            Transfer::Read(slot) => padded(slot.bytes()),
+            Transfer::Write(reader) => padded(reader.bytes()),
+            Transfer::ReadBuffer(buffer) | Transfer::WriteBuffer(buffer) => buffer.len() as u64,
+            Transfer::Sync(_) => 0,
+        }
+    }
+
+    /// The first run of memory of `bytes` from `offset` on; the caller has checked the capacity.
+    pub(crate) fn first_span(&self, offset: u64, bytes: u64) -> Option<MemorySpan> {
+        match self {
+            Transfer::Read(slot) => slot.spans(offset, bytes).next(),
+            Transfer::Write(reader) => reader.spans(offset, bytes).next(),
+            Transfer::ReadBuffer(buffer) | Transfer::WriteBuffer(buffer) => {
+                buffer.spans(offset, bytes).next()
+            }
+            Transfer::Sync(_) => None,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Making a ring, and finding out whether it works by using it.
+
+use crate::error::Error;
+use crate::{Config, Obtained};
+use hoist_memory::{AlignedBuffer, SECTOR_BYTES, Slab};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode};
+use rustix::fs::MemfdFlags;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// How long the trial read may take. It reads memory and takes microseconds; a second is for a machine in trouble.
+const TRIAL_SECONDS: u64 = 10;
+
+/// A way to make a ring, best first. DEFER_TASKRUN (Linux 6.1) needs SINGLE_ISSUER (6.0); COOP_TASKRUN is 5.19,
+/// SUBMIT_ALL 5.18, CLAMP 5.6 (io_uring_setup(2)).
+const LADDER: [&[&str]; 3] = [
+    &["SINGLE_ISSUER", "DEFER_TASKRUN", "COOP_TASKRUN", "CLAMP", "SUBMIT_ALL"],
+    &["COOP_TASKRUN", "CLAMP", "SUBMIT_ALL"],
+    &["CLAMP"],
+];
+
+/// A ring with as many flags as the kernel takes, proved by a read.
+pub(super) fn open_ring(config: &Config, obtained: &mut Obtained) -> Result<IoUring, Error> {
+    // One entry more: the waker's read is always in flight.
+    let entries = (config.queue_depth + 1).next_power_of_two();
+    let mut refused = String::new();
+    for flags in LADDER {
+        match build(entries, flags) {
+            Ok(mut ring) => {
+                trial_read(&mut ring)?;
+                if !refused.is_empty() {
+                    obtained.step_down(format!("a ring with only {}: {refused}", flags.join("|")));
+                }
+                obtained.ring_flags = flags.to_vec();
+                return Ok(ring);
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                refused = format!("the kernel refuses {}: {error}", flags.join("|"));
+            }
+            Err(source) => return Err(Error::NoRing { call: "io_uring_setup", source }),
+        }
+    }
+    Err(Error::NoRing { call: "io_uring_setup", source: io::Error::other(refused) })
+}
+
+fn build(entries: u32, flags: &[&str]) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    for flag in flags {
+        match *flag {
+            "SINGLE_ISSUER" => builder.setup_single_issuer(),
+            "DEFER_TASKRUN" => builder.setup_defer_taskrun(),
+            "COOP_TASKRUN" => builder.setup_coop_taskrun(),
+            "CLAMP" => builder.setup_clamp(),
+            "SUBMIT_ALL" => builder.setup_submit_all(),
+            other => panic!("{other} is no flag of the ladder"),
+        };
+    }
+    builder.build(entries)
+}
+
+/// Reads 4 KiB through the ring and compares them: that a ring could be made proves little (seccomp may forbid the
+/// enter, and some settings accept a read and never complete it).
+fn trial_read(ring: &mut IoUring) -> Result<(), Error> {
+    let failed = |call| move |source: io::Error| Error::NoRing { call, source };
+    let expected: Vec<u8> = (0..SECTOR_BYTES).map(|index| (index * 31 % 251) as u8).collect();
+    let file = rustix::fs::memfd_create("hoist-trial", MemfdFlags::CLOEXEC)
+        .and_then(|file| rustix::io::write(&file, &expected).map(|_| file))
+        .map_err(|errno| failed("memfd_create for a trial read")(errno.into()))?;
+    let mut buffer = AlignedBuffer::new(SECTOR_BYTES)?;
+    let entry = opcode::Read::new(Fd(file.as_raw_fd()), buffer.as_mut_ptr(), SECTOR_BYTES as u32).build();
+    // SAFETY: the buffer is not touched until the completion is here, and is leaked if it does not come.
+    let pushed = unsafe { ring.submission().push(&entry) };
+    assert!(pushed.is_ok(), "no room in a new ring");
+    let timeout = Timespec::new().sec(TRIAL_SECONDS);
+    let mut completion = None;
+    let waited = loop {
+        let waited = ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
+        completion = completion.or_else(|| ring.completion().next());
+        match waited {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            waited => break waited,
+        }
+    };
+    let Some(completion) = completion else {
+        std::mem::forget(buffer);
+        let source = waited.err().unwrap_or_else(|| io::Error::other("no completion"));
+        return Err(failed("io_uring_enter for a trial read")(source));
+    };
+    let result = completion.result();
+    if result < 0 {
+        return Err(failed("a trial read")(io::Error::from_raw_os_error(-result)));
+    }
+    if result as usize != SECTOR_BYTES || buffer[..] != expected[..] {
+        return Err(failed("a trial read")(io::Error::other(format!(
+            "{result} bytes, or wrong ones, came back"
+        ))));
+    }
+    Ok(())
+}
+
+/// Registers every piece of the slab, so that transfers need not look its pages up. The ring's owner keeps the slab
+/// mapped for as long as the ring lives. Returns whether it worked.
+pub(super) fn register_slab(ring: &IoUring, slab: &Slab, obtained: &mut Obtained) -> bool {
+    let pieces: Vec<_> = slab
+        .pieces()
+        .map(|piece| libc::iovec {
+            iov_base: std::ptr::with_exposed_provenance_mut(piece.address),
+            iov_len: piece.bytes,
+        })
+        .collect();
+    // SAFETY: each piece is mapped, and stays so until the ring is gone: the ring is dropped before its `Arc<Slab>`.
+    match unsafe { ring.submitter().register_buffers(&pieces) } {
+        Ok(()) => {
+            obtained.registered_pieces = pieces.len() as u32;
+            true
+        }
+        Err(error) => {
+            obtained.step_down(format!(
+                "unregistered memory: IORING_REGISTER_BUFFERS of {} pieces: {error} (ENOMEM: raise `ulimit -l`, or \
+                 grant CAP_IPC_LOCK)",
+                pieces.len()
+            ));
+            false
+        }
+    }
+}
