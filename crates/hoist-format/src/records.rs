@@ -22,10 +22,8 @@ pub struct Header {
     pub directories: Vec<String>,
     /// Which of `directories` holds this copy.
     pub directory: u32,
-    /// Whether a commit makes a durable epoch (`durability = "step"`) or not.
-    pub step: bool,
-    /// Size of the data segments of this directory, in bytes, in order of their numbers.
-    pub segments: Vec<u64>,
+    /// For each directory the sizes of its data segments in bytes, in order of their numbers.
+    pub segments: Vec<Vec<u64>>,
 }
 
 /// What a tensor is for.

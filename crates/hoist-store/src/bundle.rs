@@ -13,6 +13,12 @@ pub const BUNDLE_ALIGN_BYTES: u64 = 256;
 /// Most tensors of a store: ids are 32 bits wide.
 pub const TENSORS_MAX: usize = u32::MAX as usize;
 
+/// The longest name of a tensor or group: far above any model's, and it bounds the size of a record.
+pub const NAME_BYTES_MAX: usize = 4096;
+
+/// Most dimensions of a tensor: NumPy and PyTorch stop at 64.
+pub const DIMENSIONS_MAX: usize = 64;
+
 /// Tensors and runs, laid out.
 pub(crate) struct Layout {
     pub tensors: Vec<TensorInfo>,
@@ -38,6 +44,15 @@ impl Layout {
             let wrong = |what: String| Wrong { tensor: spec.name.clone(), what };
             if spec.name.is_empty() {
                 return Err(wrong("its name is empty".into()));
+            }
+            if spec.name.len().max(spec.group.len()) > NAME_BYTES_MAX {
+                return Err(wrong(format!("its name or group is longer than {NAME_BYTES_MAX} bytes")));
+            }
+            if spec.shape.len() > DIMENSIONS_MAX {
+                return Err(wrong(format!(
+                    "it has {} dimensions, {DIMENSIONS_MAX} is the most",
+                    spec.shape.len()
+                )));
             }
             if layout.tensors.len() == TENSORS_MAX {
                 return Err(wrong(format!("a store holds at most {TENSORS_MAX} tensors")));

@@ -65,7 +65,9 @@ pub enum Error {
         what: String,
     },
     /// No free extents.
-    #[error("{span} needs {need_bytes} bytes and its directory has {free_bytes} free: commit, or create a larger store")]
+    #[error(
+        "{span} needs {need_bytes} bytes and its directory has {free_bytes} free: commit, or create a larger store"
+    )]
     NoSpace {
         /// What was to be written.
         span: Span,
@@ -83,7 +85,9 @@ pub enum Error {
         what: String,
     },
     /// The span was never written, or is not whole: nothing to read.
-    #[error("{span} has no bytes: it was never written (scratch and derived: not since the store was opened)")]
+    #[error(
+        "{span} has no bytes: it was never written (scratch and derived: not since the store was opened)"
+    )]
     NoBytes {
         /// The span.
         span: Span,
@@ -118,7 +122,9 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] hoist_io::Error),
     /// Bytes read are not those written.
-    #[error("the bytes of {what} do not match their checksums: restore the tensor from a backup (`hoist verify` lists all)")]
+    #[error(
+        "the bytes of {what} do not match their checksums: restore the tensor from a backup (`hoist verify` lists all)"
+    )]
     Corrupt {
         /// Tensor and place.
         what: String,
@@ -152,6 +158,7 @@ pub enum Error {
 }
 
 fn list(problems: &[Problem]) -> String {
-    let lines = problems.iter().map(|p| format!("{}: {} (right would be {})", p.key, p.what, p.would_be_right));
+    let lines =
+        problems.iter().map(|p| format!("{}: {} (right would be {})", p.key, p.what, p.would_be_right));
     lines.collect::<Vec<_>>().join("; ")
 }

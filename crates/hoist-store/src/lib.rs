@@ -10,12 +10,34 @@
 
 #![forbid(unsafe_code)]
 
+mod blocking;
+mod blocking_io;
 mod bundle;
+mod commit;
 mod config;
+mod contents;
+mod directory;
+mod error;
 mod free_space;
+mod journal;
 mod location;
+mod lock;
+mod open;
+mod ranges;
+mod records;
+mod safetensors;
 mod spec;
+mod store;
+mod transfer;
+mod verify;
 
+pub use blocking::BlockingStore;
+pub use bundle::{BUNDLE_ALIGN_BYTES, BUNDLED_BYTES_MAX, DIMENSIONS_MAX, NAME_BYTES_MAX, TENSORS_MAX};
 pub use config::{Config, Durability, Problem, SEGMENT_BYTES_DEFAULT, SEGMENT_GRAIN_BYTES};
-pub use hoist_format::{CHECKSUM_BYTES, Class, Dtype, LifeKind, blocks, checksum};
+pub use error::Error;
+pub use hoist_format::{CHECKSUM_BYTES, Class, Dtype, Extent, LifeKind, StoreId, blocks, checksum};
+pub use hoist_io::{Completion, Priority, RequestId};
+pub use safetensors::{export_safetensors, group_of, import_safetensors, read_specs};
 pub use spec::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
+pub use store::{NOTE_BYTES_MAX, Store, StoreEvent};
+pub use verify::{BadBlock, VerifyReport, verify, verify_parts};

@@ -56,6 +56,11 @@ impl Locations {
         self.pieces.iter().map(|piece| (piece.offset, piece.extent))
     }
 
+    /// The parts of the run that hold bytes, in order.
+    pub fn valid_ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.pieces.iter().filter(|piece| piece.valid).map(|piece| (piece.offset, piece.end()))
+    }
+
     /// Whether all of `from..to` was written.
     pub fn is_valid(&self, from: u64, to: u64) -> bool {
         let valid: u64 =

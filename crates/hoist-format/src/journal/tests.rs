@@ -7,8 +7,7 @@ fn header() -> Record {
         store: StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
         directories: vec!["/nvme0".into()],
         directory: 0,
-        step: true,
-        segments: vec![1 << 20],
+        segments: vec![vec![1 << 20]],
     })
 }
 

@@ -1,0 +1,285 @@
+//! Commits: data synced, then the journal's record written, then the journal synced, in every directory.
+
+use crate::journal::{image_buffer, no_preamble};
+use crate::ranges::Ranges;
+use crate::records::BatchWriter;
+use crate::{Durability, Error, RunId, Span, Store, StoreEvent};
+use hoist_format::{Extent, Header};
+use hoist_io::{FileId, FileRange, Priority, Request, Transfer};
+use hoist_memory::AlignedBuffer;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an epoch under construction changes.
+#[derive(Default)]
+pub(crate) struct Changes {
+    /// Durable bytes that were written.
+    pub spans: BTreeMap<RunId, Ranges>,
+    /// Extents of older epochs that it replaces.
+    pub dropped: Vec<(u32, Extent)>,
+    pub notes: BTreeSet<String>,
+    /// Durable writes that failed and were not made good.
+    failed: Vec<Span>,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.notes.is_empty()
+    }
+
+    /// Remembers that a durable write failed, or that one made good for it.
+    pub fn note_write(&mut self, span: &Span, done: bool) {
+        if done {
+            let covers = |failed: &Span| {
+                failed.run == span.run && span.offset <= failed.offset && failed.end() <= span.end()
+            };
+            self.failed.retain(|failed| !covers(failed));
+        } else {
+            self.failed.push(*span);
+        }
+    }
+}
+
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The segments written since the last commit.
+    DataSynced,
+    /// The record, or a whole new journal.
+    JournalWritten,
+    JournalSynced,
+    /// The journal that a new one replaced.
+    OldRetired,
+}
+
+/// A commit under way.
+pub(crate) struct Commit {
+    epoch: u64,
+    stage: Stage,
+    /// Own requests in flight.
+    left: usize,
+    /// Freed when the epoch is durable.
+    dropped: Vec<(u32, Extent)>,
+    /// Per directory what its journal gets; taken when it is written.
+    writes: Vec<JournalWrite>,
+    /// Whether `writes` are whole new journals.
+    image: bool,
+    error: Option<Error>,
+}
+
+struct JournalWrite {
+    buffer: AlignedBuffer,
+    /// Where the journal ends, and its capacity, when it is written.
+    tail: u64,
+    capacity: u64,
+    /// How much of it, and where in which file.
+    bytes: u64,
+    offset: u64,
+    file: FileId,
+}
+
+impl Store {
+    /// Ends the epoch under construction: all that was written since the last call. All its writes have completed. The
+    /// commit runs by itself as completions are handled, and ends with [`StoreEvent::Committed`]; meanwhile writes of
+    /// the next epoch may begin. At durability `none` nothing is done, no event comes, and the answer is always the epoch
+    /// that `close` will make.
+    ///
+    /// # Errors
+    /// [`Error::NotYet`] when a commit or a durable write is under way, or when one failed and was not made good;
+    /// [`Error::Poisoned`] after a failed commit; [`Error::Memory`]. None of these changes anything.
+    pub fn commit(&mut self) -> Result<u64, Error> {
+        if self.durability == Durability::None {
+            return Ok(self.epoch + 1);
+        }
+        self.start_commit()
+    }
+
+    /// Commits and waits; the switch must be set to wait.
+    pub(crate) fn commit_waiting(&mut self) -> Result<u64, Error> {
+        let epoch = self.start_commit()?;
+        loop {
+            let completion = self.switch.wait()?;
+            if let Some(StoreEvent::Committed { result, .. }) = self.handle(completion) {
+                return result.map(|()| epoch);
+            }
+        }
+    }
+
+    fn check_commit(&self, epoch: u64) -> Result<(), Error> {
+        let not_yet = |what: String| Err(Error::NotYet { epoch, what });
+        if let Some(cause) = &self.poisoned {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        if let Some(commit) = &self.commit {
+            return not_yet(format!("epoch {} is being committed", commit.epoch));
+        }
+        let durable = |span: &&Span| self.contents.run(span).life == hoist_format::LifeKind::Durable;
+        if let Some(span) = self.writes().find(durable) {
+            return not_yet(format!("{span} is being written"));
+        }
+        if let Some(span) = self.changes.failed.first() {
+            return not_yet(format!("writing {span} failed: write it again, or open the store again"));
+        }
+        Ok(())
+    }
+
+    fn start_commit(&mut self) -> Result<u64, Error> {
+        let epoch = self.epoch + 1;
+        self.check_commit(epoch)?;
+        let (writes, image) = self.journal_writes(epoch)?;
+        let changes = std::mem::take(&mut self.changes);
+        let (dropped, stage) = (changes.dropped, Stage::DataSynced);
+        self.commit = Some(Commit { epoch, stage, left: 0, dropped, writes, image, error: None });
+        let mut dirty = Vec::new();
+        for (place, directory) in self.directories.iter_mut().enumerate() {
+            let segments = directory.segments.iter_mut();
+            let written =
+                segments.filter_map(|segment| std::mem::take(&mut segment.dirty).then_some(segment.file));
+            dirty.extend(written.map(|file| (place, file)));
+        }
+        if dirty.is_empty() {
+            self.next_stage();
+        }
+        for (place, file) in dirty {
+            self.push_own(place, Transfer::Sync(file), Vec::new());
+        }
+        Ok(epoch)
+    }
+
+    /// What each journal gets: the batch, or a whole new journal where one has no room for it.
+    fn journal_writes(&mut self, epoch: u64) -> Result<(Vec<JournalWrite>, bool), Error> {
+        let mut batch = BatchWriter::new(Vec::new(), epoch);
+        for key in &self.changes.notes {
+            batch.push_note(key, &self.contents.notes[key])?;
+        }
+        for (run, ranges) in &self.changes.spans {
+            batch.push_spans(&self.contents, *run, ranges)?;
+        }
+        let batch = batch.finish()?;
+        let bytes = batch.len() as u64;
+        let image = self.directories.iter().any(|d| d.journals.tail + bytes > d.journals.capacity);
+        let mut writes = Vec::with_capacity(self.directories.len());
+        for (place, directory) in self.directories.iter_mut().enumerate() {
+            let journals = &mut directory.journals;
+            writes.push(if image {
+                let header = Header { directory: place as u32, ..self.header.clone() };
+                let (buffer, tail) = image_buffer(header, &self.contents, epoch)?;
+                let (capacity, file) = (buffer.len() as u64, journals.file(1 - journals.active));
+                JournalWrite { buffer, tail, capacity, bytes: capacity, offset: 0, file }
+            } else {
+                let mut buffer = match journals.buffer.take().filter(|buffer| buffer.len() >= batch.len()) {
+                    Some(buffer) => buffer,
+                    None => AlignedBuffer::new(batch.len())?,
+                };
+                buffer[..batch.len()].copy_from_slice(&batch);
+                let (offset, capacity) = (journals.tail, journals.capacity);
+                let (tail, file) = (offset + bytes, journals.file(journals.active));
+                JournalWrite { buffer, tail, capacity, bytes, offset, file }
+            });
+        }
+        Ok((writes, image))
+    }
+
+    fn push_own(&mut self, place: usize, transfer: Transfer, ranges: Vec<FileRange>) {
+        let id = self.switch.next_id();
+        if let Some(commit) = &mut self.commit {
+            commit.left += 1;
+        }
+        // A trainer waits for its commit, and the bytes are few: they pass prefetches.
+        self.directories[place].push(Request { id, priority: Priority::Demand, ranges, transfer });
+    }
+
+    /// Takes back one of the commit's own requests, and goes on when it was the last of its stage.
+    pub(crate) fn commit_completed(
+        &mut self,
+        transfer: Transfer,
+        result: Result<(), Error>,
+    ) -> Option<StoreEvent> {
+        let commit = self.commit.as_mut()?;
+        commit.left -= 1;
+        if let Err(error) = result {
+            // The old journal is superseded already: a failure to mark it so costs nothing that is promised.
+            if commit.stage == Stage::OldRetired {
+                tracing::warn!(%error, "the old journal could not be retired");
+            } else {
+                commit.error.get_or_insert(error);
+            }
+        }
+        if let (Transfer::WriteBuffer(buffer), false, Stage::JournalWritten) =
+            (transfer, commit.image, commit.stage)
+        {
+            let slot = self.directories.iter_mut().find(|directory| directory.journals.buffer.is_none());
+            if let Some(directory) = slot {
+                directory.journals.buffer = Some(buffer);
+            }
+        }
+        if commit.left > 0 {
+            return None;
+        }
+        if commit.error.is_some() {
+            return self.end_commit();
+        }
+        self.next_stage()
+    }
+
+    /// Starts the next stage of the commit, all requests of the last one being done.
+    fn next_stage(&mut self) -> Option<StoreEvent> {
+        let commit = self.commit.as_mut()?;
+        let (stage, image) = (commit.stage, commit.image);
+        match stage {
+            Stage::DataSynced => {
+                commit.stage = Stage::JournalWritten;
+                let writes = std::mem::take(&mut commit.writes);
+                for (place, write) in writes.into_iter().enumerate() {
+                    let JournalWrite { buffer, tail, capacity, bytes, offset, file } = write;
+                    let journals = &mut self.directories[place].journals;
+                    (journals.tail, journals.capacity) = (tail, capacity);
+                    let ranges = vec![FileRange { file, offset, bytes, buffer_offset: 0 }];
+                    self.push_own(place, Transfer::WriteBuffer(buffer), ranges);
+                }
+            }
+            Stage::JournalWritten => {
+                commit.stage = Stage::JournalSynced;
+                for place in 0..self.directories.len() {
+                    let journals = &mut self.directories[place].journals;
+                    if image {
+                        journals.active = 1 - journals.active;
+                    }
+                    let file = journals.file(journals.active);
+                    self.push_own(place, Transfer::Sync(file), Vec::new());
+                }
+            }
+            Stage::JournalSynced if image => {
+                commit.stage = Stage::OldRetired;
+                let zeros: Result<Vec<_>, _> = self.directories.iter().map(|_| no_preamble()).collect();
+                let Ok(zeros) = zeros else { return self.end_commit() };
+                for (place, buffer) in zeros.into_iter().enumerate() {
+                    let journals = &self.directories[place].journals;
+                    let (file, bytes) = (journals.file(1 - journals.active), buffer.len() as u64);
+                    let ranges = vec![FileRange { file, offset: 0, bytes, buffer_offset: 0 }];
+                    self.push_own(place, Transfer::WriteBuffer(buffer), ranges);
+                }
+            }
+            Stage::JournalSynced | Stage::OldRetired => return self.end_commit(),
+        }
+        None
+    }
+
+    /// The commit is over: what it dropped is free, or nothing is written any more.
+    fn end_commit(&mut self) -> Option<StoreEvent> {
+        let Commit { epoch, dropped, error, .. } = self.commit.take()?;
+        let result = match error {
+            None => {
+                self.epoch = epoch;
+                self.held.extend(dropped);
+                self.free_held();
+                Ok(())
+            }
+            Some(error) => {
+                tracing::error!(epoch, %error, "the commit failed");
+                self.poisoned = Some(format!("epoch {epoch}: {error}"));
+                Err(error)
+            }
+        };
+        Some(StoreEvent::Committed { epoch, result })
+    }
+}

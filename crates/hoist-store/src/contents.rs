@@ -1,0 +1,105 @@
+//! What a store holds: tensors, runs, the places and checksums of their bytes, notes.
+
+use crate::bundle::Layout;
+use crate::location::Locations;
+use crate::{Error, RunId, RunInfo, Span, TensorId};
+use hoist_format::{CHECKSUM_BYTES, Extent, LifeKind, blocks};
+use std::collections::BTreeMap;
+
+/// The bytes of one run.
+#[derive(Default)]
+pub(crate) struct RunBytes {
+    pub locations: Locations,
+    /// One per block of the run once anything of it was written, else empty.
+    pub checksums: Vec<u64>,
+}
+
+/// All of a store but its files.
+pub(crate) struct Contents {
+    pub layout: Layout,
+    /// In the order of `layout.runs`.
+    pub bytes: Vec<RunBytes>,
+    pub notes: BTreeMap<String, Vec<u8>>,
+}
+
+/// The blocks of a run that a span covers.
+pub(crate) fn blocks_of(span: &Span) -> std::ops::Range<usize> {
+    (span.offset / CHECKSUM_BYTES) as usize..blocks(span.end())
+}
+
+impl Contents {
+    /// Nothing written yet.
+    pub fn new(layout: Layout) -> Contents {
+        let bytes = layout.runs.iter().map(|_| RunBytes::default()).collect();
+        Contents { layout, bytes, notes: BTreeMap::new() }
+    }
+
+    /// The run of a span that was checked.
+    pub fn run(&self, span: &Span) -> &RunInfo {
+        &self.layout.runs[span.run.0 as usize]
+    }
+
+    /// What is wrong with `span` as a unit of reading and writing. An empty one is right.
+    pub fn check(&self, span: &Span) -> Result<(), Error> {
+        let wrong = |what: String| Err(Error::BadSpan { span: *span, what });
+        let Some(run) = self.layout.runs.get(span.run.0 as usize) else {
+            return wrong(format!("there are only {} runs", self.layout.runs.len()));
+        };
+        let end = span.end();
+        if end > run.bytes {
+            return wrong(format!("the run has only {} bytes", run.bytes));
+        }
+        if !span.offset.is_multiple_of(CHECKSUM_BYTES)
+            || !(end == run.bytes || end.is_multiple_of(CHECKSUM_BYTES))
+        {
+            return wrong(format!(
+                "it must start at a multiple of {CHECKSUM_BYTES} and end at one or at {}",
+                run.bytes
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether all bytes of `span` were written. Always so of no bytes.
+    pub fn has_bytes(&self, span: &Span) -> bool {
+        self.check(span).is_ok()
+            && self.bytes[span.run.0 as usize].locations.is_valid(span.offset, span.end())
+    }
+
+    /// The newest checksums of a span that has bytes.
+    pub fn checksums(&self, span: &Span) -> Option<&[u64]> {
+        if span.bytes == 0 {
+            return Some(&[]);
+        }
+        let checksums = &self.bytes[span.run.0 as usize].checksums;
+        self.has_bytes(span).then(|| &checksums[blocks_of(span)])
+    }
+
+    /// Says that the bytes of `span` are these, in the extents that it has or in new ones.
+    pub fn written(&mut self, span: &Span, extents: Option<&[Extent]>, checksums: &[u64]) {
+        let run_blocks = blocks(self.run(span).bytes);
+        let bytes = &mut self.bytes[span.run.0 as usize];
+        match extents {
+            Some(extents) => bytes.locations.replace(span.offset, extents, true, &mut Vec::new()),
+            None => bytes.locations.set_valid(span.offset, span.end(), true),
+        }
+        if bytes.checksums.is_empty() {
+            bytes.checksums = vec![0; run_blocks];
+        }
+        bytes.checksums[blocks_of(span)].copy_from_slice(checksums);
+    }
+
+    /// The tensors with bytes in `span`; an empty one counts when it lies strictly inside.
+    pub fn tensors_in(&self, span: &Span) -> impl Iterator<Item = TensorId> {
+        self.run(span).tensors.iter().copied().filter(|id| {
+            let tensor = &self.layout.tensors[id.0 as usize];
+            tensor.offset < span.end() && span.offset < tensor.offset + tensor.bytes
+        })
+    }
+
+    /// Every durable run.
+    pub fn durable_runs(&self) -> impl Iterator<Item = (RunId, &RunInfo)> {
+        let runs = self.layout.runs.iter().enumerate();
+        runs.map(|(id, run)| (RunId(id as u32), run)).filter(|(_, run)| run.life == LifeKind::Durable)
+    }
+}

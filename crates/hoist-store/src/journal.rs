@@ -1,0 +1,120 @@
+//! Writing images of the journal and reading journals back.
+
+use crate::Error;
+use crate::blocking_io::Switch;
+use crate::contents::Contents;
+use crate::directory::{Directory, JOURNAL_NAMES, JOURNAL_ROOM_BYTES_MIN, manifest};
+use crate::records::{Loader, image};
+use hoist_format::{Header, JOURNAL_ALIGN_BYTES, Tail, read_journal};
+use hoist_io::FileOp;
+use hoist_memory::AlignedBuffer;
+
+/// What one journal says.
+pub(crate) struct Found {
+    pub header: Header,
+    pub epoch: u64,
+    pub loader: Loader,
+    pub tail: Tail,
+    /// Which of the directory's journals it is.
+    pub place: usize,
+    pub bytes: u64,
+}
+
+/// What the journals of one directory say.
+pub(crate) struct Copy {
+    /// The newest.
+    pub found: Option<Found>,
+    /// The highest epoch of any valid frame in any of them.
+    pub newest_seen: Option<u64>,
+}
+
+/// The image as it is written: with room for what is appended, all zeros, so that no append makes the file grow.
+pub(crate) fn image_buffer(
+    header: Header,
+    contents: &Contents,
+    epoch: u64,
+) -> Result<(AlignedBuffer, u64), Error> {
+    let bytes = image(header, contents, epoch)?;
+    let tail = bytes.len() as u64;
+    let capacity = tail + tail.max(JOURNAL_ROOM_BYTES_MIN);
+    let mut buffer = AlignedBuffer::new(capacity as usize)?;
+    buffer[..bytes.len()].copy_from_slice(&bytes);
+    Ok((buffer, tail))
+}
+
+/// A block of zeros: over a journal's preamble it makes it none.
+pub(crate) fn no_preamble() -> Result<AlignedBuffer, Error> {
+    Ok(AlignedBuffer::new(JOURNAL_ALIGN_BYTES)?)
+}
+
+/// Opens both journals of a directory, made where they are missing.
+pub(crate) fn open_files(directory: &mut Directory) -> Result<(), Error> {
+    for (place, name) in JOURNAL_NAMES.iter().enumerate() {
+        let (file, _) = directory.open_file(manifest(&directory.path).join(name), true)?;
+        directory.journals.files[place] = Some(file);
+    }
+    directory.io.file(FileOp::SyncDir { path: manifest(&directory.path) })?;
+    Ok(())
+}
+
+/// Writes a whole new journal at `epoch`, waits until it is on the drive, and retires the old one.
+pub(crate) fn rewrite(
+    directory: &mut Directory,
+    switch: &mut Switch,
+    header: Header,
+    contents: &Contents,
+    epoch: u64,
+) -> Result<(), Error> {
+    let (buffer, tail) = image_buffer(header, contents, epoch)?;
+    let capacity = buffer.len() as u64;
+    let old = directory.journals.active;
+    let new = 1 - old;
+    let [old_file, new_file] = [directory.journals.file(old), directory.journals.file(new)];
+    switch.write(directory, new_file, buffer)?;
+    switch.sync(directory, new_file)?;
+    switch.write(directory, old_file, no_preamble()?)?;
+    directory.journals.active = new;
+    (directory.journals.tail, directory.journals.capacity) = (tail, capacity);
+    Ok(())
+}
+
+/// Reads both journals of a directory; the newer one is what it says.
+pub(crate) fn read(directory: &Directory, switch: &mut Switch) -> Result<Copy, Error> {
+    let mut copy = Copy { found: None, newest_seen: None };
+    let mut newer_version = None;
+    for (place, name) in JOURNAL_NAMES.iter().enumerate() {
+        let path = manifest(&directory.path).join(name);
+        if !path.exists() {
+            continue;
+        }
+        let (file, length) = directory.open_file(path.clone(), false)?;
+        // A last part of a block holds no batch: batches are whole blocks.
+        let bytes = length - length % JOURNAL_ALIGN_BYTES as u64;
+        let buffer = switch.read(directory, file, bytes)?;
+        directory.io.file(FileOp::Close(file))?;
+        let mut loader = Loader::default();
+        let mut wrong = None;
+        let (checked, tail) = read_journal(&buffer[..bytes as usize], |batch| {
+            if wrong.is_none() {
+                wrong = loader.apply(batch).err();
+            }
+        });
+        if let Some(what) = wrong {
+            return Err(Error::Damaged { directory: directory.path.clone(), what });
+        }
+        match checked {
+            Err(hoist_format::Error::NewerVersion { found, supported }) => {
+                newer_version = Some(Error::NewerVersion { path, found, supported });
+            }
+            Err(error) => tracing::debug!(path = %path.display(), %error, "no journal here"),
+            Ok(()) => {}
+        }
+        copy.newest_seen = copy.newest_seen.max(tail.newest_seen);
+        let newer = copy.found.as_ref().is_none_or(|found| found.epoch < loader.epoch);
+        if let Some(header) = loader.header.clone().filter(|_| newer) {
+            copy.found = Some(Found { header, epoch: loader.epoch, loader, tail, place, bytes });
+        }
+    }
+    // An old journal beside a newer version's is what an upgrade left behind.
+    newer_version.map_or(Ok(copy), Err)
+}

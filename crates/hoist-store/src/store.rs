@@ -1,0 +1,299 @@
+//! The store: what it offers, and its state.
+
+use crate::blocking_io::Switch;
+use crate::commit::{Changes, Commit};
+use crate::contents::{Contents, blocks_of};
+use crate::directory::{Directory, segment_path};
+use crate::open::{self, Threads};
+use crate::transfer::Pending;
+use crate::{Config, Durability, Error, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
+use hoist_format::{CHECKSUM_BYTES, Extent, Header, RECORD_BYTES_MAX, StoreId};
+use hoist_io::{Completion, FileRange, Obtained, RequestId};
+use hoist_memory::{Slab, Slot, SlotReader};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The largest note, key and value together: a record less its fields.
+pub const NOTE_BYTES_MAX: usize = RECORD_BYTES_MAX as usize - 64;
+
+/// What a completion came to.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// A read is done. After an error the slot holds anything.
+    Read {
+        /// The request.
+        id: RequestId,
+        /// Its slot.
+        slot: Slot,
+        /// Whether the bytes are there (not whether they match their checksums).
+        result: Result<(), Error>,
+    },
+    /// A write is done. After an error a durable span at `step` still has its bytes from before; in place it has none.
+    Written {
+        /// The request.
+        id: RequestId,
+        /// Its slot.
+        slot: SlotReader,
+        /// Whether the bytes are written.
+        result: Result<(), Error>,
+    },
+    /// A commit is over.
+    Committed {
+        /// The epoch.
+        epoch: u64,
+        /// Whether it is durable. After an error the store writes nothing more.
+        result: Result<(), Error>,
+    },
+}
+
+/// An open store. Owned by one thread; its directories' threads deliver completions, which come back to [`Store::handle`].
+///
+/// Dropping it is like a crash, except that what is in flight is waited for: the last durable epoch is what a later
+/// `open` finds.
+pub struct Store {
+    pub(crate) header: Header,
+    pub(crate) durability: Durability,
+    pub(crate) contents: Contents,
+    /// The newest durable epoch.
+    pub(crate) epoch: u64,
+    /// What belongs to the next epoch.
+    pub(crate) changes: Changes,
+    pub(crate) commit: Option<Commit>,
+    pub(crate) poisoned: Option<String>,
+    pub(crate) pending: HashMap<RequestId, Pending>,
+    /// Extents that are free as soon as no read uses them.
+    pub(crate) held: Vec<(u32, Extent)>,
+    /// Emptied vectors of finished requests, so that a running store allocates none.
+    pub(crate) spare_ranges: Vec<Vec<FileRange>>,
+    pub(crate) spare_extents: Vec<Vec<Extent>>,
+    pub(crate) spare_checksums: Vec<Vec<u64>>,
+    pub(crate) directories: Vec<Directory>,
+    pub(crate) switch: Switch,
+}
+
+impl Store {
+    pub(crate) fn new(
+        config: &Config,
+        header: Header,
+        contents: Contents,
+        epoch: u64,
+        directories: Vec<Directory>,
+        switch: Switch,
+    ) -> Store {
+        switch.set_waits(false);
+        Store {
+            header,
+            durability: config.durability,
+            contents,
+            epoch,
+            changes: Changes::default(),
+            commit: None,
+            poisoned: None,
+            pending: HashMap::new(),
+            held: Vec::new(),
+            spare_ranges: Vec::new(),
+            spare_extents: Vec::new(),
+            spare_checksums: Vec::new(),
+            directories,
+            switch,
+        }
+    }
+
+    /// Makes a store of these tensors, none of which has bytes yet, at epoch 0. Blocks until all its space is allocated
+    /// and written once. At `step` it reserves twice the durable bytes, else once; scratch and derived once.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::BadTensor`], [`Error::Exists`], [`Error::Locked`], and what the file system says.
+    pub fn create<D>(
+        config: &Config,
+        io: &hoist_io::Config,
+        slab: &Arc<Slab>,
+        tensors: &[TensorSpec],
+        deliver: D,
+    ) -> Result<Store, Error>
+    where
+        D: Fn(Completion) + Send + Clone + 'static,
+    {
+        open::create(config, tensors, &Threads { io, slab, deliver })
+    }
+
+    /// Opens a store at its newest epoch; blocks. What a cut-off commit left behind is dropped. The directories are
+    /// those it was created with, in any order and under any path; `segment_bytes` is not looked at. A store created
+    /// with durability `none` has room for one copy only: opened at `step` its writes find no space.
+    ///
+    /// # Errors
+    /// [`Error::NoStore`], [`Error::Locked`], [`Error::NewerVersion`], [`Error::Directories`] when some are missing or
+    /// foreign, [`Error::Damaged`].
+    pub fn open<D>(
+        config: &Config,
+        io: &hoist_io::Config,
+        slab: &Arc<Slab>,
+        deliver: D,
+    ) -> Result<Store, Error>
+    where
+        D: Fn(Completion) + Send + Clone + 'static,
+    {
+        open::open(config, &Threads { io, slab, deliver })
+    }
+
+    /// All tensors, in order of creation; a [`TensorId`] is a place in it.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.contents.layout.tensors
+    }
+
+    /// All runs; a [`crate::RunId`] is a place in it.
+    #[must_use]
+    pub fn runs(&self) -> &[RunInfo] {
+        &self.contents.layout.runs
+    }
+
+    /// The tensor called `name`.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<TensorId> {
+        self.contents.layout.find(name)
+    }
+
+    /// The newest durable epoch; 0 before the first commit (at durability `none`: before the first `close`).
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What a commit promises.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// The store's name for itself.
+    #[must_use]
+    pub fn id(&self) -> StoreId {
+        self.header.store
+    }
+
+    /// What each directory's thread got, in the store's order of directories.
+    #[must_use]
+    pub fn obtained(&self) -> Vec<Obtained> {
+        self.directories.iter().map(|directory| directory.io.obtained()).collect()
+    }
+
+    /// The directories, in the store's order: [`RunInfo::directory`] is a place in it.
+    pub fn directories(&self) -> impl Iterator<Item = &std::path::Path> {
+        self.directories.iter().map(|directory| directory.path.as_path())
+    }
+
+    /// Free bytes of each directory, in the store's order.
+    pub fn free_bytes(&self) -> impl Iterator<Item = u64> {
+        self.directories.iter().map(|directory| directory.free.bytes())
+    }
+
+    /// All notes, by key, as they will be in the next epoch.
+    pub fn notes(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.contents.notes.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice()))
+    }
+
+    /// The note called `key`.
+    #[must_use]
+    pub fn note(&self, key: &str) -> Option<&[u8]> {
+        self.contents.notes.get(key).map(Vec::as_slice)
+    }
+
+    /// Sets a note; it is durable with the next commit.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when it is larger than [`NOTE_BYTES_MAX`].
+    pub fn set_note(&mut self, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
+        if key.len() + bytes.len() > NOTE_BYTES_MAX {
+            return Err(hoist_format::Error::RecordTooLarge { limit: RECORD_BYTES_MAX }.into());
+        }
+        self.contents.notes.insert(key.to_owned(), bytes);
+        self.changes.notes.insert(key.to_owned());
+        Ok(())
+    }
+
+    /// Whether all bytes of `span` were written: ever, if durable, else since the store was opened. Not while a write
+    /// in place of any of them is under way, and not after it failed. True of no bytes.
+    #[must_use]
+    pub fn has_bytes(&self, span: &Span) -> bool {
+        self.contents.has_bytes(span)
+    }
+
+    /// The checksums of the newest bytes of `span`, one per 256 KiB; `None` when it has no bytes.
+    #[must_use]
+    pub fn checksums(&self, span: &Span) -> Option<&[u64]> {
+        self.contents.checksums(span)
+    }
+
+    /// Where the newest bytes of `span` are, and whose they are: for errors.
+    #[must_use]
+    pub fn describe(&self, span: &Span) -> String {
+        if self.contents.check(span).is_err() {
+            return span.to_string();
+        }
+        let names =
+            self.tensors_in(span).map(|id| self.contents.layout.tensors[id.0 as usize].spec.name.as_str());
+        let extents = self.extents(span).into_iter();
+        let extents =
+            extents.map(|(path, e)| format!("{} bytes at {} of {}", e.bytes, e.offset, path.display()));
+        format!("{span} ({}), {}", summary(names), summary(extents))
+    }
+
+    /// The tensors with bytes in `span`.
+    ///
+    /// # Panics
+    /// When there is no such run.
+    pub fn tensors_in(&self, span: &Span) -> impl Iterator<Item = TensorId> {
+        self.contents.tensors_in(span)
+    }
+
+    /// The files and extents of the newest bytes of `span`, in order; what was never written is left out.
+    ///
+    /// # Panics
+    /// When there is no such run.
+    #[must_use]
+    pub fn extents(&self, span: &Span) -> Vec<(PathBuf, Extent)> {
+        let directory = &self.directories[self.contents.run(span).directory as usize].path;
+        let locations = &self.contents.bytes[span.run.0 as usize].locations;
+        let extents = locations.extents(span.offset, span.end());
+        extents.map(|extent| (segment_path(directory, extent.segment), extent)).collect()
+    }
+
+    /// The block of 256 KiB with number `block` in `span`.
+    #[must_use]
+    pub fn block(&self, span: &Span, block: usize) -> Span {
+        let offset = (blocks_of(span).start + block) as u64 * CHECKSUM_BYTES;
+        Span { run: span.run, offset, bytes: CHECKSUM_BYTES.min(span.end().saturating_sub(offset)) }
+    }
+
+    /// Ends the store; blocks. What was written since the last commit is dropped at `step`; at `none` it is kept, with
+    /// its checksums. What is in flight is waited for and delivered, but changes nothing any more; a commit that is under
+    /// way is cut off, as by a crash: wait for it first.
+    ///
+    /// # Errors
+    /// What the file system says. At `none`, also [`Error::NotYet`] while writes are in flight.
+    pub fn close(mut self) -> Result<(), Error> {
+        if self.durability == Durability::None && !self.changes.is_empty() {
+            self.switch.set_waits(true);
+            self.commit_waiting()?;
+        }
+        for directory in std::mem::take(&mut self.directories) {
+            // The lock goes when the thread has ended.
+            let Directory { io, _lock, .. } = directory;
+            io.close()?;
+        }
+        Ok(())
+    }
+}
+
+/// The first of some, and how many more: an error is one line.
+fn summary(mut items: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    const NAMED: usize = 4;
+    let named: Vec<_> = items.by_ref().take(NAMED).map(|item| item.to_string()).collect();
+    match items.count() {
+        0 if named.is_empty() => "nothing".to_owned(),
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
