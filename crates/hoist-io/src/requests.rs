@@ -182,3 +182,150 @@ fn remove(lane: &mut VecDeque<Key>, key: Key) {
     let place = place.unwrap_or_else(|| panic!("the queued request {key} is not in its lane"));
     lane.remove(place);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FileRange;
+    use hoist_memory::AlignedBuffer;
+    use proptest::prelude::*;
+
+    const BLOCK_BYTES: u64 = 8192;
+
+    /// A request whose blocks name it: block n of it is at `id << 32` plus n blocks.
+    fn request(id: RequestId, priority: Priority, blocks: u64) -> Request {
+        let bytes = blocks * BLOCK_BYTES;
+        let ranges = vec![FileRange { file: FileId(0), offset: id << 32, bytes, buffer_offset: 0 }];
+        let transfer = Transfer::ReadBuffer(AlignedBuffer::new(bytes as usize).unwrap());
+        Request { id, priority, ranges, transfer }
+    }
+
+    fn priority(number: u8) -> Priority {
+        [Priority::Demand, Priority::Prefetch, Priority::WriteBack][usize::from(number % 3)]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Push(u8, u64),
+        Promote(u64, u8),
+        Abandon(u64),
+        Start,
+        End(usize, bool),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => (any::<u8>(), 0..5u64).prop_map(|(priority, blocks)| Op::Push(priority, blocks)),
+            1 => (0..20u64, any::<u8>()).prop_map(|(id, priority)| Op::Promote(id, priority)),
+            1 => (0..20u64).prop_map(Op::Abandon),
+            5 => Just(Op::Start),
+            5 => (any::<usize>(), prop::bool::weighted(0.9)).prop_map(|(pick, good)| Op::End(pick, good)),
+        ]
+    }
+
+    /// What is known of one request.
+    #[derive(Clone, Debug)]
+    struct Model {
+        id: u64,
+        priority: Priority,
+        blocks_left: u64,
+        in_flight: u64,
+        failed: bool,
+        stopped: bool,
+    }
+
+    /// The requests in the order in which they queue inside their priority.
+    fn next(models: &[Model]) -> Option<usize> {
+        let waiting = models.iter().enumerate().filter(|(_, model)| model.blocks_left > 0 && !model.stopped);
+        waiting.min_by_key(|(place, model)| (model.priority, *place)).map(|(place, _)| place)
+    }
+
+    proptest! {
+        /// Strictly by priority, first in first out inside, each request back exactly once with the right result.
+        #[test]
+        fn blocks_come_in_order_and_requests_come_back_once(ops in proptest::collection::vec(op(), 1..150)) {
+            let mut requests = Requests::new(BLOCK_BYTES);
+            let mut models: Vec<Model> = Vec::new();
+            let mut in_flight: Vec<(Key, u64)> = Vec::new();
+            let mut back = Vec::new();
+            let mut pushed = 0;
+            // At the end all that is left is started and ended.
+            let rest = std::iter::repeat_n([Op::Start, Op::End(0, true)], 1000).flatten();
+            for op in ops.into_iter().chain(rest) {
+                match op {
+                    Op::Push(number, blocks) => {
+                        let priority = priority(number);
+                        requests.push(request(pushed, priority, blocks), None);
+                        let model = Model {
+                            id: pushed, priority, blocks_left: blocks, in_flight: 0, failed: false, stopped: false,
+                        };
+                        models.push(model);
+                        pushed += 1;
+                    }
+                    Op::Promote(id, number) => {
+                        let priority = priority(number);
+                        requests.promote(id, priority);
+                        if let Some(place) = models.iter().position(|model| model.id == id && model.priority != priority) {
+                            let model = models.remove(place);
+                            models.push(Model { priority, ..model });
+                        }
+                    }
+                    Op::Abandon(id) => {
+                        requests.abandon(id);
+                        models.iter_mut().filter(|model| model.id == id).for_each(|model| model.stopped = true);
+                    }
+                    Op::Start => {
+                        let expected = next(&models);
+                        let found = requests.next_block();
+                        prop_assert_eq!(found.map(|(_, cut)| cut.offset >> 32), expected.map(|place| models[place].id));
+                        if let (Some((key, _)), Some(place)) = (found, expected) {
+                            models[place].blocks_left -= 1;
+                            models[place].in_flight += 1;
+                            in_flight.push((key, models[place].id));
+                        }
+                    }
+                    Op::End(pick, good) => {
+                        if in_flight.is_empty() {
+                            continue;
+                        }
+                        let (key, id) = in_flight.swap_remove(pick % in_flight.len());
+                        requests.block_done(key, if good { Ok(()) } else { Err(Error::UnknownFile { file: 9 }) });
+                        let model = models.iter_mut().find(|model| model.id == id).unwrap();
+                        model.in_flight -= 1;
+                        model.failed |= !good;
+                        model.stopped |= !good;
+                    }
+                }
+                let mut done = Vec::new();
+                requests.take_finished(&mut done);
+                for completion in done {
+                    let place = models.iter().position(|model| model.id == completion.id).unwrap();
+                    let model = models.remove(place);
+                    prop_assert_eq!(model.in_flight, 0);
+                    match completion.result {
+                        Ok(()) => prop_assert!(model.blocks_left == 0 && !model.failed),
+                        Err(Error::Abandoned { .. }) => prop_assert!(model.blocks_left > 0 && !model.failed),
+                        Err(_) => prop_assert!(model.failed),
+                    }
+                    back.push(completion.id);
+                }
+                let left = models.iter().filter(|model| model.in_flight > 0 || (model.blocks_left > 0 && !model.stopped));
+                prop_assert_eq!(left.count(), models.len(), "a request that is done has not come back");
+            }
+            back.sort_unstable();
+            prop_assert_eq!(back, (0..pushed).collect::<Vec<_>>());
+            prop_assert!(requests.all_done());
+        }
+    }
+
+    #[test]
+    fn a_second_request_of_the_same_id_is_refused() {
+        let mut requests = Requests::new(BLOCK_BYTES);
+        requests.push(request(7, Priority::Demand, 1), None);
+        requests.push(request(7, Priority::Demand, 1), None);
+        let mut done = Vec::new();
+        requests.take_finished(&mut done);
+        assert!(matches!(done[..], [Completion { id: 7, result: Err(Error::DuplicateId { id: 7 }), .. }]));
+        assert!(requests.next_block().is_some(), "the first is still queued");
+    }
+}

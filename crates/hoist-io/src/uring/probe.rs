@@ -4,13 +4,14 @@ use crate::error::Error;
 use crate::{Config, Obtained};
 use hoist_memory::{AlignedBuffer, SECTOR_BYTES, Slab};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode};
+use io_uring::{IoUring, cqueue, opcode};
 use rustix::fs::MemfdFlags;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
-/// How long the trial read may take. It reads memory and takes microseconds; a second is for a machine in trouble.
-const TRIAL_SECONDS: u64 = 10;
+/// How long the trial read may take. It reads memory and takes microseconds; seconds are for a machine in trouble.
+const TRIAL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A way to make a ring, best first. DEFER_TASKRUN (Linux 6.1) needs SINGLE_ISSUER (6.0); COOP_TASKRUN is 5.19,
 /// SUBMIT_ALL 5.18, CLAMP 5.6 (io_uring_setup(2)).
@@ -72,20 +73,9 @@ fn trial_read(ring: &mut IoUring) -> Result<(), Error> {
     // SAFETY: the buffer is not touched until the completion is here, and is leaked if it does not come.
     let pushed = unsafe { ring.submission().push(&entry) };
     assert!(pushed.is_ok(), "no room in a new ring");
-    let timeout = Timespec::new().sec(TRIAL_SECONDS);
-    let mut completion = None;
-    let waited = loop {
-        let waited = ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
-        completion = completion.or_else(|| ring.completion().next());
-        match waited {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            waited => break waited,
-        }
-    };
-    let Some(completion) = completion else {
+    let Some(completion) = wait_for_one(ring)? else {
         std::mem::forget(buffer);
-        let source = waited.err().unwrap_or_else(|| io::Error::other("no completion"));
-        return Err(failed("io_uring_enter for a trial read")(source));
+        return Err(failed("a trial read")(io::ErrorKind::TimedOut.into()));
     };
     let result = completion.result();
     if result < 0 {
@@ -97,6 +87,25 @@ fn trial_read(ring: &mut IoUring) -> Result<(), Error> {
         ))));
     }
     Ok(())
+}
+
+/// Submits what is queued and waits for one completion; None when none comes in time.
+fn wait_for_one(ring: &mut IoUring) -> Result<Option<cqueue::Entry>, Error> {
+    let start = Instant::now();
+    loop {
+        let left = TRIAL_DEADLINE.saturating_sub(start.elapsed());
+        let timeout = Timespec::from(left);
+        // A signal may end the wait even where the call succeeds, as it then tells how many entries it took.
+        match ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout)) {
+            Ok(_) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME)) => {}
+            Err(source) => return Err(Error::NoRing { call: "io_uring_enter for a trial read", source }),
+        }
+        let completion = ring.completion().next();
+        if completion.is_some() || left.is_zero() {
+            return Ok(completion);
+        }
+    }
 }
 
 /// Registers every piece of the slab, so that transfers need not look its pages up. The ring's owner keeps the slab

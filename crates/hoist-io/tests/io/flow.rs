@@ -1,0 +1,249 @@
+//! Both backends under way: order, abandoning, draining, closing, waking, signals.
+
+use crate::common::{
+    BACKENDS, backend, byte, contents, filled, open_file, read_slot, request, slab, whole, write_slot,
+};
+use hoist_io::{Backend, BackendChoice, Completion, Error, FileId, Priority, Transfer, Wait};
+use hoist_memory::Slab;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BYTES: u64 = 1 << 20;
+
+/// A file with a mebibyte in it, open.
+fn written(backend: &mut dyn Backend, slab: &Arc<Slab>, folder: &tempfile::TempDir) -> FileId {
+    let file = open_file(backend, &folder.path().join("data"));
+    write_slot(backend, whole(file, BYTES), filled(slab, BYTES, 1)).unwrap();
+    file
+}
+
+fn push_read(backend: &mut dyn Backend, slab: &Arc<Slab>, file: FileId, id: u64, priority: Priority) {
+    backend.push(request(id, priority, whole(file, BYTES), Transfer::Read(slab.allocate(BYTES).unwrap())));
+}
+
+fn reap_all(backend: &mut dyn Backend, count: usize) -> Vec<Completion> {
+    let mut done = Vec::new();
+    while done.len() < count {
+        backend.reap(Wait::UntilSomething, &mut done).unwrap();
+    }
+    assert_eq!(done.len(), count);
+    done
+}
+
+#[test]
+fn abandoned_requests_come_back_queued_or_in_flight() {
+    for choice in BACKENDS {
+        let folder = tempfile::tempdir().unwrap();
+        let slab = slab(16 << 20);
+        let mut backend = backend(choice, &slab);
+        let file = written(&mut *backend, &slab, &folder);
+        // Eight blocks fit the depth, 32 are in a request: the first is in flight with blocks left, the rest is queued.
+        for id in 0..4 {
+            push_read(&mut *backend, &slab, file, id, Priority::Prefetch);
+        }
+        backend.submit().unwrap();
+        assert_eq!(backend.in_flight(), 8);
+        backend.abandon(0);
+        backend.abandon(2);
+        backend.abandon(99);
+        let mut done = reap_all(&mut *backend, 4);
+        done.sort_by_key(|completion| completion.id);
+        for completion in &done {
+            match (&completion.result, completion.id) {
+                (Err(Error::Abandoned { id }), 0 | 2) => assert_eq!(*id, completion.id),
+                (Ok(()), 1 | 3) => {
+                    let Transfer::Read(slot) = &completion.transfer else { panic!("another transfer") };
+                    assert!(
+                        contents(slot.parts()).into_iter().zip(0..).all(|(found, at)| found == byte(1, at))
+                    );
+                }
+                (result, id) => panic!("{id}: {result:?}"),
+            }
+        }
+        assert_eq!(backend.in_flight(), 0);
+        drop(done);
+        assert_eq!(slab.pages_free(), slab.pages());
+    }
+}
+
+#[test]
+fn demand_passes_what_is_queued() {
+    for choice in BACKENDS {
+        let folder = tempfile::tempdir().unwrap();
+        let slab = slab(32 << 20);
+        let mut backend = backend(choice, &slab);
+        let file = written(&mut *backend, &slab, &folder);
+        for id in 0..6 {
+            push_read(&mut *backend, &slab, file, id, Priority::WriteBack);
+        }
+        for id in 10..14 {
+            push_read(&mut *backend, &slab, file, id, Priority::Prefetch);
+        }
+        backend.submit().unwrap();
+        push_read(&mut *backend, &slab, file, 20, Priority::Demand);
+        backend.promote(5, Priority::Demand);
+        let order: Vec<_> = reap_all(&mut *backend, 11).iter().map(|completion| completion.id).collect();
+        // Request 10 began before there was any demand, with a quarter of its blocks; blocks that are in flight
+        // together may end in any order, so only what lies further apart than the depth is certain.
+        let place = |id: u64| order.iter().position(|found| *found == id).unwrap();
+        assert!(place(20) < place(11) && place(5) < place(12), "{choice:?}: {order:?}");
+        assert!((0..5).all(|id| place(13) < place(id) || id == 0), "{choice:?}: {order:?}");
+    }
+}
+
+#[test]
+fn draining_finishes_everything() {
+    for choice in BACKENDS {
+        let folder = tempfile::tempdir().unwrap();
+        let slab = slab(16 << 20);
+        let mut backend = backend(choice, &slab);
+        let file = written(&mut *backend, &slab, &folder);
+        for id in 0..8 {
+            push_read(&mut *backend, &slab, file, id, Priority::Prefetch);
+        }
+        let mut done = Vec::new();
+        backend.drain(Duration::from_secs(60), &mut done).unwrap();
+        assert_eq!((done.len(), backend.in_flight()), (8, 0));
+        assert!(done.iter().all(|completion| completion.result.is_ok()));
+        read_slot(&mut *backend, whole(file, BYTES), slab.allocate(BYTES).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn dropping_waits_for_what_is_in_flight_and_every_slot_comes_home() {
+    for choice in BACKENDS {
+        let folder = tempfile::tempdir().unwrap();
+        let slab = slab(16 << 20);
+        for _ in 0..20 {
+            let mut backend = backend(choice, &slab);
+            let file = written(&mut *backend, &slab, &folder);
+            for id in 0..8 {
+                push_read(&mut *backend, &slab, file, id, Priority::Prefetch);
+            }
+            backend.submit().unwrap();
+            drop(backend);
+            assert_eq!(slab.pages_free(), slab.pages());
+            // A transfer that still ran would write over this.
+            let slots: Vec<_> = (0..16).map(|step| filled(&slab, BYTES, 100 + step)).collect();
+            std::thread::sleep(Duration::from_millis(2));
+            for (slot, step) in slots.iter().zip(100..) {
+                assert!(
+                    contents(slot.parts()).into_iter().zip(0..).all(|(found, at)| found == byte(step, at))
+                );
+            }
+        }
+        assert_eq!(Arc::strong_count(&slab), 1, "nothing was leaked");
+    }
+}
+
+#[test]
+fn a_deadline_that_passes_leaks_rather_than_frees() {
+    for choice in BACKENDS {
+        let folder = tempfile::tempdir().unwrap();
+        let slab = slab(16 << 20);
+        let mut backend = backend(choice, &slab);
+        let file = written(&mut *backend, &slab, &folder);
+        for id in 0..8 {
+            push_read(&mut *backend, &slab, file, id, Priority::Prefetch);
+        }
+        backend.submit().unwrap();
+        let mut done = Vec::new();
+        match backend.drain(Duration::ZERO, &mut done) {
+            // What was queued comes back; what is in flight stays with the kernel.
+            Err(Error::NotDrained { in_flight, .. }) => {
+                assert!((1..=8).contains(&in_flight));
+                assert!(
+                    done.iter().all(|completion| matches!(completion.result, Err(Error::Abandoned { .. })))
+                );
+                assert!(done.len() < 8);
+                drop(done);
+                drop(backend);
+                assert!(slab.pages_free() < slab.pages(), "memory in flight was given back");
+            }
+            result => panic!("{choice:?}: {result:?} with {} done", done.len()),
+        }
+    }
+}
+
+#[test]
+fn a_wake_ends_a_wait_from_before_or_meanwhile() {
+    for choice in BACKENDS {
+        let slab = slab(1 << 20);
+        let mut backend = backend(choice, &slab);
+        let waker = backend.waker();
+        let mut done = Vec::new();
+        for turn in 0..200 {
+            std::thread::scope(|scope| {
+                if turn % 2 == 0 {
+                    waker.wake();
+                    waker.wake();
+                } else {
+                    scope.spawn(|| waker.wake());
+                }
+                backend.reap(Wait::UntilSomething, &mut done).unwrap();
+            });
+            assert!(done.is_empty());
+        }
+    }
+}
+
+/// Threads of this process whose name contains `part`.
+fn threads_named(part: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.contains(part)).count()
+}
+
+#[test]
+fn reads_never_fall_to_a_kernel_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let slab = slab(32 << 20);
+    let mut backend = backend(BackendChoice::Uring, &slab);
+    let file = written(&mut *backend, &slab, &folder);
+    // SAFETY: takes nothing and cannot fail.
+    let own = unsafe { libc::gettid() };
+    let before = threads_named(&format!("iou-wrk-{}", own));
+    for id in 0..16 {
+        push_read(&mut *backend, &slab, file, id, Priority::Prefetch);
+    }
+    reap_all(&mut *backend, 16);
+    let after = threads_named(&format!("iou-wrk-{}", own));
+    assert!(after <= before, "{after} io-wq workers of this ring");
+}
+
+extern "C" fn ignore(_signal: libc::c_int) {}
+
+#[test]
+fn a_storm_of_signals_disturbs_nothing() {
+    // SAFETY: a zeroed sigaction with a handler that does nothing is valid; no SA_RESTART, so that system calls see
+    // EINTR; the timer is stopped below.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = ignore as *const () as usize;
+        assert_eq!(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()), 0);
+        let every = libc::timeval { tv_sec: 0, tv_usec: 200 };
+        let timer = libc::itimerval { it_interval: every, it_value: every };
+        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
+    }
+    for choice in BACKENDS {
+        let folder = tempfile::tempdir().unwrap();
+        let slab = slab(16 << 20);
+        let mut backend = backend(choice, &slab);
+        let file = written(&mut *backend, &slab, &folder);
+        for _ in 0..20 {
+            for id in 0..8 {
+                push_read(&mut *backend, &slab, file, id, Priority::Prefetch);
+            }
+            for completion in reap_all(&mut *backend, 8) {
+                completion.result.unwrap();
+                let Transfer::Read(slot) = completion.transfer else { panic!("another transfer") };
+                assert!(contents(slot.parts()).into_iter().zip(0..).all(|(found, at)| found == byte(1, at)));
+            }
+        }
+    }
+    // SAFETY: a zeroed timer stops it.
+    unsafe {
+        let timer: libc::itimerval = std::mem::zeroed();
+        libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
+    }
+}
