@@ -9,8 +9,8 @@ use crate::Error;
 
 /// One private anonymous mapping, readable and writable, zero until written.
 ///
-/// It is filled on first touch, not when it is mapped: a budget bounds what is used, and a test with
-/// a large budget and small tensors shall not need the memory.
+/// All of it is populated when it is mapped, as a device has all of its memory: a copy into pages that the
+/// kernel has yet to give ran at a tenth of its link's bandwidth (measured: 0.5 of 6 GB/s on a virtual machine).
 pub(crate) struct Arena {
     base: *mut u8,
     bytes: usize,
@@ -39,8 +39,19 @@ impl Arena {
         // SAFETY: the same range; MADV_HUGEPAGE is a hint and changes no byte.
         if let Err(errno) = unsafe { madvise(base, length, Advice::LinuxHugepage) } {
             let line = format!("device arena has small pages: madvise(MADV_HUGEPAGE): {errno}");
-            tracing::warn!("{line}");
-            stepped_down.push(line);
+            step_down(line, stepped_down);
+        }
+        // SAFETY: the same range; MADV_POPULATE_WRITE faults its pages in and leaves their bytes as they are.
+        match unsafe { madvise(base, length, Advice::LinuxPopulateWrite) } {
+            Ok(()) => {}
+            // madvise(2): since Linux 5.14; before, the advice is not known.
+            Err(errno @ rustix::io::Errno::INVAL) => {
+                let line = format!(
+                    "device arena is populated by its first use: madvise(MADV_POPULATE_WRITE): {errno}"
+                );
+                step_down(line, stepped_down);
+            }
+            Err(errno) => return Err(refused("populate", errno)),
         }
         Ok(arena)
     }
@@ -85,6 +96,12 @@ impl Arena {
     }
 }
 
+/// Logs what was done without and keeps it for reports.
+fn step_down(line: String, stepped_down: &mut Vec<String>) {
+    tracing::warn!("{line}");
+    stepped_down.push(line);
+}
+
 impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: the mapping was made by `map` with this base and length, and every slot holds the
@@ -124,7 +141,8 @@ mod tests {
             let address = arena.base as usize + offset;
             let flags = flags(address).unwrap_or_else(|| panic!("no mapping at {address:x}"));
             assert!(flags.split(' ').any(|flag| flag == "dc"), "not MADV_DONTFORK: {flags}");
-            assert_eq!(flags.split(' ').any(|flag| flag == "hg"), stepped_down.is_empty(), "{flags}");
+            let small = stepped_down.iter().any(|line| line.contains("MADV_HUGEPAGE"));
+            assert_eq!(flags.split(' ').any(|flag| flag == "hg"), !small, "{flags}");
         }
     }
 

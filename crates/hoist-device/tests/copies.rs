@@ -119,7 +119,6 @@ fn copies_on_one_link_are_as_late_as_their_bytes() {
         let to = device.claim(id * MIB, MIB);
         device.copy_in(id, filled(&slab, MIB, id).share(), to);
     }
-    assert!(done.try_recv().is_err() || begun.elapsed() >= Duration::from_millis(10));
     for id in 0..3 {
         let (at, completion) = next(&done);
         assert!(at - begun >= Duration::from_millis(10 * (id + 1)), "copy {id} after {:?}", at - begun);
