@@ -26,6 +26,12 @@ impl Changes {
         self.spans.is_empty() && self.notes.is_empty()
     }
 
+    /// Whether all of `span` was written in this epoch.
+    pub fn covers(&self, span: &Span) -> bool {
+        let parts = self.spans.get(&span.run).map(|ranges| ranges.split(span.offset, span.end()));
+        parts.is_some_and(|parts| parts.iter().all(|(_, _, inside)| *inside))
+    }
+
     /// Remembers that a durable write failed, or that one made good for it.
     pub fn note_write(&mut self, span: &Span, done: bool) {
         if done {

@@ -29,7 +29,8 @@ pub enum StoreEvent {
         /// Whether the bytes are there (not whether they match their checksums).
         result: Result<(), Error>,
     },
-    /// A write is done. After an error a durable span at `step` still has its bytes from before; in place it has none.
+    /// A write is done. After an error a span that went to new extents still has its bytes from before; in place it
+    /// has none.
     Written {
         /// The request.
         id: RequestId,

@@ -57,7 +57,8 @@ impl Store {
 
     /// Writes the start of `slot` as the newest bytes of `span`, with their checksums, which the caller has computed.
     /// They are there for reads when [`StoreEvent::Written`] has come. At `step` the bytes of a durable span belong to
-    /// the epoch that the next commit makes; else they go in place.
+    /// the epoch that the next commit makes, and go to free extents, or over bytes of the same epoch when none are free;
+    /// else they go in place.
     ///
     /// # Errors
     /// [`Error::BadSpan`], [`Error::Busy`] when a write overlaps, [`Error::NoSpace`], [`Error::Poisoned`]; the slot
@@ -172,7 +173,12 @@ impl Store {
             return Err(Error::Poisoned { cause });
         }
         if durable && self.durability == Durability::Step {
-            return self.allocate(span, span.bytes).map(Some);
+            match self.allocate(span, span.bytes) {
+                // What this epoch has written is in no record yet, so it may be written over: an epoch that writes all
+                // its bytes twice still fits twice the durable bytes.
+                Err(Error::NoSpace { .. }) if self.changes.covers(span) => {}
+                placed => return placed.map(Some),
+            }
         }
         self.place_in_place(span)?;
         Ok(None)
