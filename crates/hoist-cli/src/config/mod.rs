@@ -176,7 +176,11 @@ pub struct Compute {
 pub fn load(path: &Path, sets: &[String]) -> Result<Config, Vec<Problem>> {
     let key = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![Problem::new(&key, format!("cannot be read ({error})"), "name a config file, such as config/quickstart.toml")]
+        vec![Problem::new(
+            &key,
+            format!("cannot be read ({error})"),
+            "name a config file, such as config/quickstart.toml",
+        )]
     })?;
     parse(&key, &text, sets)
 }
@@ -188,7 +192,8 @@ pub fn load(path: &Path, sets: &[String]) -> Result<Config, Vec<Problem>> {
 pub fn parse(name: &str, text: &str, sets: &[String]) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut table: Table = text.parse().unwrap_or_else(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or(text).matches('\n').count());
+        let line =
+            error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or(text).matches('\n').count());
         let what = format!("is not TOML at line {line} ({})", error.message().replace('\n', ", "));
         problems.push(Problem::new(name, what, "correct the line"));
         Table::new()

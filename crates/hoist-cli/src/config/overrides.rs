@@ -24,11 +24,10 @@ fn apply_one(table: &mut Table, set: &str) -> Result<(), Problem> {
     };
     let mut section = table;
     for key in sections {
-        section = section
-            .entry(*key)
-            .or_insert_with(|| Value::Table(Table::new()))
-            .as_table_mut()
-            .ok_or_else(|| Problem::new(format!("--set {set}"), format!("\"{key}\" is not a section"), right))?;
+        section =
+            section.entry(*key).or_insert_with(|| Value::Table(Table::new())).as_table_mut().ok_or_else(
+                || Problem::new(format!("--set {set}"), format!("\"{key}\" is not a section"), right),
+            )?;
     }
     section.insert((*last).to_owned(), parse_value(text));
     Ok(())
@@ -53,8 +52,12 @@ mod tests {
 
     #[test]
     fn values_are_toml_or_else_text() {
-        let (table, problems) =
-            after(&["run.steps=7", "store.keep=true", "host.budget=2 GiB", "model.safetensors=../a b.safetensors"]);
+        let (table, problems) = after(&[
+            "run.steps=7",
+            "store.keep=true",
+            "host.budget=2 GiB",
+            "model.safetensors=../a b.safetensors",
+        ]);
         assert_eq!(problems, []);
         assert_eq!(table["run"]["steps"].as_integer(), Some(7));
         assert_eq!(table["store"]["keep"].as_bool(), Some(true));

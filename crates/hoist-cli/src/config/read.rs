@@ -160,8 +160,7 @@ fn missing_file(reader: &mut Reader<'_>) {
     reader.problem("model.safetensors", "is missing", right);
 }
 
-const GPT2_KEYS: [&str; 5] =
-    ["model.layers", "model.hidden", "model.heads", "model.vocab", "model.context"];
+const GPT2_KEYS: [&str; 5] = ["model.layers", "model.hidden", "model.heads", "model.vocab", "model.context"];
 
 /// The shapes; what is left out is GPT-2 small's (config.json of openai-community/gpt2).
 fn gpt2(reader: &mut Reader<'_>) -> Gpt2 {

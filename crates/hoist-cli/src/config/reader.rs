@@ -43,7 +43,12 @@ impl<'a> Reader<'a> {
     }
 
     /// What `read` makes of the key's value; a problem when it makes nothing of it; `None` where the key is absent.
-    pub fn read<T>(&mut self, key: &'static str, right: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+    pub fn read<T>(
+        &mut self,
+        key: &'static str,
+        right: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Option<T> {
         let value = self.value(key)?;
         let result = read(value);
         if result.is_none() {
@@ -135,9 +140,11 @@ fn nearest(key: &str, known: &BTreeSet<&'static str>) -> Option<&'static str> {
         scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score >= ALIKE_MIN)
     };
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    best(&|candidate| strsim::jaro_winkler(key, candidate).min(strsim::jaro_winkler(&last(key), &last(candidate))))
-        .or_else(|| best(&|candidate| strsim::jaro_winkler(&last(key), &last(candidate))))
-        .map(|(_, candidate)| candidate)
+    best(&|candidate| {
+        strsim::jaro_winkler(key, candidate).min(strsim::jaro_winkler(&last(key), &last(candidate)))
+    })
+    .or_else(|| best(&|candidate| strsim::jaro_winkler(&last(key), &last(candidate))))
+    .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

@@ -36,12 +36,18 @@ fn safetensors_needs_only_its_file() {
 #[test]
 fn all_problems_come_at_once() {
     for text in [QUICKSTART, SAFETENSORS] {
-        let sets =
-            sets(&["host.bugdet=\"1 GiB\"", "device.budget=12 parsecs", "model.safetensors=/nowhere.safetensors"]);
+        let sets = sets(&[
+            "host.bugdet=\"1 GiB\"",
+            "device.budget=12 parsecs",
+            "model.safetensors=/nowhere.safetensors",
+        ]);
         let problems = parse("config", text, &sets).expect_err("problems");
         let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(problems.len(), 3, "{shown:?}");
-        assert!(shown.iter().any(|p| p.contains("host.bugdet") && p.contains("\"host.budget\"")), "{shown:?}");
+        assert!(
+            shown.iter().any(|p| p.contains("host.bugdet") && p.contains("\"host.budget\"")),
+            "{shown:?}"
+        );
         assert!(shown.iter().any(|p| p.contains("12 parsecs") && p.contains("128 MiB")), "{shown:?}");
         assert!(shown.iter().any(|p| p.contains("/nowhere.safetensors")), "{shown:?}");
     }
@@ -88,8 +94,16 @@ fn broken_toml_names_its_line() {
 
 /// TOML-like text: known and unknown names, values of every type.
 fn toml_text() -> impl Strategy<Value = String> {
-    let section = prop_oneof![Just("device"), Just("store"), Just("model"), Just("io"), Just("[x"), Just("run")];
-    let name = prop_oneof![Just("budget"), Just("nvme_path"), Just("kind"), Just("layers"), Just("\"q\".é"), Just("steps")];
+    let section =
+        prop_oneof![Just("device"), Just("store"), Just("model"), Just("io"), Just("[x"), Just("run")];
+    let name = prop_oneof![
+        Just("budget"),
+        Just("nvme_path"),
+        Just("kind"),
+        Just("layers"),
+        Just("\"q\".é"),
+        Just("steps")
+    ];
     let value = prop_oneof![
         Just("\"12 parsecs\"".to_owned()),
         any::<i64>().prop_map(|n| n.to_string()),

@@ -46,7 +46,9 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in ["", "12", "12 parsecs", "GiB", "-1 GiB", "0 B", "1.2.3 GB", "1 GiB/s", "99999999999 EiB", "1 Ƀ"] {
+        for text in
+            ["", "12", "12 parsecs", "GiB", "-1 GiB", "0 B", "1.2.3 GB", "1 GiB/s", "99999999999 EiB", "1 Ƀ"]
+        {
             assert_eq!(parse_bytes(text), None, "{text:?}");
         }
     }

@@ -1,0 +1,12 @@
+//! `hoist bench`: a workload through the tiers, with every byte checked.
+
+mod bound;
+mod engine;
+mod place;
+mod probe;
+mod progress;
+mod run;
+mod source;
+mod trainer;
+
+pub use run::run;

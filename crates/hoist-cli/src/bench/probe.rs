@@ -1,0 +1,211 @@
+//! What the drives under a store can do, measured through the same I/O that the store uses.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use hoist_io::memory::{self, Slab, Slot};
+use hoist_io::{
+    Completion, Config, FileId, FileOp, FileRange, FileReply, IoThread, Priority, Request, Transfer,
+};
+
+use super::place::PROBE;
+use crate::failure::Failure;
+
+/// Length of the file: more than drives and hypervisors take into a write cache at once, and written in well under
+/// a second by any NVMe drive.
+const FILE_BYTES: u64 = 256 << 20;
+/// Memory for what is in flight: 32 blocks of 1 MiB, where drives reach their peak. It is not the host tier's, and a
+/// run may use 96 MiB beside its budgets.
+const MEMORY_BYTES: u64 = 32 << 20;
+/// Of one of the three measurements: with the filling of the file they take about a second in all.
+const DURATION: Duration = Duration::from_millis(250);
+/// A slot's least size: a page of the slab.
+const PAGE_BYTES: u64 = 1 << 20;
+
+/// Bytes per second of all directories together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Rates {
+    /// Reading alone.
+    pub read: f64,
+    /// Writing alone.
+    pub write: f64,
+    /// Reading while writing.
+    pub mixed_read: f64,
+    /// Writing while reading.
+    pub mixed_write: f64,
+}
+
+impl Rates {
+    /// The mean of two measurements: a drive drifts over a run.
+    pub fn mean(self, other: Self) -> Self {
+        let mean = |a: f64, b: f64| (a + b) / 2.0;
+        Self {
+            read: mean(self.read, other.read),
+            write: mean(self.write, other.write),
+            mixed_read: mean(self.mixed_read, other.mixed_read),
+            mixed_write: mean(self.mixed_write, other.mixed_write),
+        }
+    }
+}
+
+/// Measures all directories, one after the other, and adds them up: each drive has its own link.
+///
+/// # Errors
+/// When the file cannot be made, written or read.
+pub fn measure(directories: &[PathBuf], config: &Config) -> Result<Rates, Failure> {
+    let mut sum = Rates::default();
+    for directory in directories {
+        let rates = measure_one(directory, config).map_err(|why| {
+            let doing = format!("measuring the bandwidth of {}", directory.display());
+            Failure::work(doing, why, "see what hoist doctor says about the directory")
+        })?;
+        sum.read += rates.read;
+        sum.write += rates.write;
+        sum.mixed_read += rates.mixed_read;
+        sum.mixed_write += rates.mixed_write;
+    }
+    Ok(sum)
+}
+
+fn measure_one(directory: &Path, config: &Config) -> Result<Rates, Box<dyn std::error::Error>> {
+    let block_bytes = config.block_size.max(PAGE_BYTES).next_multiple_of(PAGE_BYTES);
+    let blocks = (MEMORY_BYTES / block_bytes).max(2);
+    let budget_bytes = blocks * block_bytes;
+    let slab = Slab::map(&memory::Config { budget_bytes, ..memory::Config::default() })?;
+    let mut slots: Vec<Slot> = (0..blocks).filter_map(|_| slab.allocate(block_bytes)).collect();
+    for (number, slot) in slots.iter_mut().enumerate() {
+        // Drives and hypervisors may treat zeros as nothing to do.
+        slot.parts_mut().for_each(|part| part.fill(0x5A ^ number as u8));
+    }
+    let (sender, completions) = channel();
+    // The receiver lives until the thread has been closed.
+    let io = IoThread::spawn("probe", config, slab, move |completion| drop(sender.send(completion)))?;
+    let path = directory.join(PROBE);
+    let open = FileOp::Open { path, create: true, direct: true };
+    let FileReply::Opened { file, bytes, .. } = io.file(open)? else {
+        return Err("the file system opened no file".into());
+    };
+    let mut drive =
+        Drive { io: &io, completions, file, block_bytes, next_read: 0, next_write: 0, next_id: 0 };
+    if bytes < FILE_BYTES {
+        io.file(FileOp::Allocate { file, offset: 0, bytes: FILE_BYTES })?;
+        // First writes to allocated extents cost more than later ones, so they are not measured.
+        slots = drive.run(slots, 0, Until::Bytes(FILE_BYTES))?.slots;
+    }
+    let count = slots.len();
+    let read = drive.run(slots, count, Until::Time(DURATION))?;
+    let write = drive.run(read.slots, 0, Until::Time(DURATION))?;
+    let mixed = drive.run(write.slots, count / 2, Until::Time(DURATION))?;
+    io.file(FileOp::Close(file))?;
+    drop(mixed.slots);
+    io.close()?;
+    Ok(Rates { read: read.read, write: write.written, mixed_read: mixed.read, mixed_write: mixed.written })
+}
+
+/// When to push no more.
+#[derive(Clone, Copy)]
+enum Until {
+    Bytes(u64),
+    Time(Duration),
+}
+
+/// Bytes per second in both directions, and the slots for the next measurement.
+struct Measured {
+    read: f64,
+    written: f64,
+    slots: Vec<Slot>,
+}
+
+/// Keeps a file's drive busy.
+struct Drive<'a> {
+    io: &'a IoThread,
+    completions: Receiver<Completion>,
+    file: FileId,
+    block_bytes: u64,
+    next_read: u64,
+    next_write: u64,
+    next_id: u64,
+}
+
+impl Drive<'_> {
+    /// Reads into the first `readers` slots and writes from the others, each again as soon as it is done.
+    fn run(
+        &mut self,
+        slots: Vec<Slot>,
+        readers: usize,
+        until: Until,
+    ) -> Result<Measured, Box<dyn std::error::Error>> {
+        let begin = Instant::now();
+        let (mut home, mut in_flight) = (Vec::with_capacity(slots.len()), 0_u64);
+        let (mut read_bytes, mut written_bytes) = (0, 0);
+        for (number, slot) in slots.into_iter().enumerate() {
+            self.push(slot, number < readers);
+            in_flight += 1;
+        }
+        let mut seconds = 0.0;
+        while in_flight > 0 {
+            let completion = self.completions.recv()?;
+            completion.result?;
+            in_flight -= 1;
+            let elapsed = begin.elapsed();
+            let over = match until {
+                Until::Time(duration) => elapsed >= duration,
+                Until::Bytes(bytes) => {
+                    read_bytes + written_bytes + self.block_bytes * (in_flight + 1) >= bytes
+                }
+            };
+            // What ends after the time is not counted: the drive is not full any more.
+            if !matches!(until, Until::Time(_)) || !over || seconds == 0.0 {
+                seconds = elapsed.as_secs_f64();
+                let counted = if matches!(completion.transfer, Transfer::Read(_)) {
+                    &mut read_bytes
+                } else {
+                    &mut written_bytes
+                };
+                *counted += self.block_bytes;
+            }
+            let (slot, reads) = match completion.transfer {
+                Transfer::Read(slot) => (slot, true),
+                Transfer::Write(reader) => {
+                    (reader.try_into_slot().map_err(|_| "a slot that was written has another reader")?, false)
+                }
+                _ => return Err("a completion of something that was not asked for".into()),
+            };
+            if over {
+                home.push(slot);
+            } else {
+                self.push(slot, reads);
+                in_flight += 1;
+            }
+        }
+        let rate = |bytes: u64| bytes as f64 / seconds;
+        Ok(Measured { read: rate(read_bytes), written: rate(written_bytes), slots: home })
+    }
+
+    fn push(&mut self, slot: Slot, reads: bool) {
+        let next = if reads { &mut self.next_read } else { &mut self.next_write };
+        let offset = *next;
+        let after = offset + self.block_bytes;
+        *next = if after + self.block_bytes > FILE_BYTES { 0 } else { after };
+        let transfer = if reads { Transfer::Read(slot) } else { Transfer::Write(slot.share()) };
+        let ranges = vec![FileRange { file: self.file, offset, bytes: self.block_bytes, buffer_offset: 0 }];
+        self.next_id += 1;
+        self.io.push(Request { id: self.next_id, priority: Priority::Demand, ranges, transfer });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_has_rates() {
+        let folder = tempfile::tempdir_in(".").unwrap();
+        let rates = measure(&[folder.path().to_owned()], &Config::default()).unwrap();
+        for rate in [rates.read, rates.write, rates.mixed_read, rates.mixed_write] {
+            assert!(rate > 0.0 && rate.is_finite(), "{rates:?}");
+        }
+        assert_eq!(rates.mean(rates), rates);
+    }
+}

@@ -1,0 +1,224 @@
+//! A run from its config to its report.
+
+use std::time::{Duration, Instant};
+
+use hoist::{Bandwidths, Engine, Order, Stats};
+
+use super::place::Place;
+use super::probe::{self, Rates};
+use super::progress::Progress;
+use super::source::Source;
+use super::trainer::Trainer;
+use super::{bound, engine};
+use crate::config::{self, Config};
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::model::{self, Budgets, Workload};
+use crate::report::{self, Links, Machine, Nvme, Report, Spread, Stalls, Summary, Tier, Tiers};
+
+/// What the steps of a run left to report.
+struct Steps {
+    /// Seconds of each measured step that ended.
+    seconds: Vec<f64>,
+    /// Compute time of each access, over those steps together.
+    compute: Vec<Duration>,
+    /// When the measured steps began, and when the last one ended.
+    before: Stats,
+    after: Stats,
+    verified_bytes: u64,
+    mismatches: u64,
+}
+
+/// Runs the workload of `config` and has the report published before anything is cleaned up. An interrupted run gives
+/// a report too, which is marked so.
+///
+/// # Errors
+/// When the work fails, bytes were wrong, or the run was interrupted; those of `publish`.
+pub fn run(
+    config: &Config,
+    interrupt: &Interrupt,
+    publish: &dyn Fn(&Report) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let budgets = Budgets { device_bytes: config.device.budget_bytes, host_bytes: config.host.budget_bytes };
+    let (workload, source) = workload(config, budgets)?;
+    let place = Place::prepare(&config.store.nvme_path, config.store.keep)?;
+    let report = run_in_place(config, interrupt, &workload, source, publish)?;
+    place.finish()?;
+    match report.summary.mismatches {
+        _ if report.partial => Err(Failure::Interrupted),
+        0 => Ok(()),
+        bytes => {
+            Err(Failure::work("checking contents", format!("{bytes} bytes were wrong"), "run hoist verify"))
+        }
+    }
+}
+
+fn workload(config: &Config, budgets: Budgets) -> Result<(Workload, Option<Source>), Failure> {
+    match &config.model {
+        config::Model::Gpt2(shapes) => Ok((model::gpt2(shapes, budgets, config.run.seed), None)),
+        config::Model::Safetensors { path } => {
+            let (source, tensors) = Source::open(path, budgets)?;
+            Ok((model::safetensors(&tensors, budgets), Some(source)))
+        }
+    }
+}
+
+fn run_in_place(
+    config: &Config,
+    interrupt: &Interrupt,
+    workload: &Workload,
+    source: Option<Source>,
+    publish: &dyn Fn(&Report) -> Result<(), Failure>,
+) -> Result<Report, Failure> {
+    let io = engine::io(config);
+    let accesses = workload.initial.accesses.len() as u64
+        + workload.order.accesses.len() as u64 * (config.run.warmup + config.run.steps);
+    let progress = Progress::new(accesses);
+    progress.begin("measuring the drive");
+    let rates = probe::measure(&config.store.nvme_path, &io)?;
+    let engine = engine::create(config, rates, &workload.tensors)?;
+    let bandwidths = engine::bandwidths(config, rates);
+    let compute = bound::compute_times(&engine, &workload.order, config.compute.io_ratio, &bandwidths)?;
+    let order = bound::with_compute(&workload.order, &compute);
+    let trainer = Trainer {
+        engine: &engine,
+        workload,
+        source,
+        interrupt,
+        progress: &progress,
+        verified_bytes: 0,
+        mismatches: 0,
+    };
+    let steps = train(trainer, config, &order)?;
+    // An interrupted run has no time for a second probe.
+    let rates =
+        if interrupt.is_set() { rates } else { rates.mean(probe::measure(&config.store.nvme_path, &io)?) };
+    drop(progress);
+    let report = report(config, workload, rates, &engine, &steps)?;
+    publish(&report)?;
+    engine.close().map_err(|error| {
+        Failure::work("closing the store", error, "see what hoist verify says of the store")
+    })?;
+    Ok(report)
+}
+
+/// Writes version 0 of everything, warms up and measures. Being interrupted ends it like having done all steps.
+fn train(mut trainer: Trainer<'_>, config: &Config, order: &Order) -> Result<Steps, Failure> {
+    let engine = trainer.engine;
+    let declare = |order: &Order| {
+        engine.declare(order.clone()).map_err(|error| {
+            Failure::work("declaring the order of accesses", error, "give device.budget or host.budget more")
+        })
+    };
+    let mut steps = Steps {
+        seconds: Vec::new(),
+        compute: vec![Duration::ZERO; order.accesses.len()],
+        before: engine.stats(),
+        after: engine.stats(),
+        verified_bytes: 0,
+        mismatches: 0,
+    };
+    let mut all = || -> Result<(), Failure> {
+        trainer.progress.begin("writing the model");
+        let initial = &trainer.workload.initial;
+        trainer.step(declare(initial)?, initial, 0)?;
+        let id = declare(order)?;
+        for step in 1..=config.run.warmup + config.run.steps {
+            let measured = step > config.run.warmup;
+            trainer.progress.begin(match measured {
+                true => format!("step {} of {}", step - config.run.warmup, config.run.steps),
+                false => format!("warm-up step {step} of {}", config.run.warmup),
+            });
+            let begin = Instant::now();
+            let compute = trainer.step(id, order, step)?;
+            let seconds = begin.elapsed().as_secs_f64();
+            steps.after = engine.stats();
+            if measured {
+                steps.seconds.push(seconds);
+                steps.compute.iter_mut().zip(compute).for_each(|(sum, compute)| *sum += compute);
+            } else {
+                steps.before = steps.after.clone();
+            }
+        }
+        Ok(())
+    };
+    match all() {
+        Ok(()) | Err(Failure::Interrupted) => {}
+        Err(failure) => return Err(failure),
+    }
+    (steps.verified_bytes, steps.mismatches) = (trainer.verified_bytes, trainer.mismatches);
+    Ok(steps)
+}
+
+fn report(
+    config: &Config,
+    workload: &Workload,
+    rates: Rates,
+    engine: &Engine,
+    steps: &Steps,
+) -> Result<Report, Failure> {
+    let bandwidths = engine::bandwidths(config, rates);
+    let count = steps.seconds.len() as u32;
+    let compute: Vec<Duration> = steps.compute.iter().map(|sum| *sum / count.max(1)).collect();
+    let bound = bound::bound(engine, &workload.order, &compute, &bandwidths)?;
+    let (before, after) = (&steps.before, &steps.after);
+    let per_step = |before: u64, after: u64| (after - before) / u64::from(count.max(1));
+    let step_seconds = Spread::of(&steps.seconds);
+    let now = engine.stats();
+    let summary = Summary {
+        steps: u64::from(count),
+        step_seconds,
+        compute_seconds: compute.iter().sum::<Duration>().as_secs_f64(),
+        roofline_seconds: bound.roofline_seconds,
+        bound_seconds: bound.bound_seconds,
+        bound_resource: bound.resource.name().to_owned(),
+        efficiency: step_seconds.map(|seconds| bound.bound_seconds / seconds.median),
+        stall_seconds: stalls(before, after),
+        tiers: Tiers {
+            device: Tier { budget_bytes: config.device.budget_bytes, peak_bytes: now.device_peak_bytes },
+            host: Tier { budget_bytes: config.host.budget_bytes, peak_bytes: now.host_peak_bytes },
+        },
+        nvme: Nvme {
+            read_bytes_per_step: per_step(before.read_bytes, after.read_bytes),
+            write_bytes_per_step: per_step(before.write_bytes, after.write_bytes),
+            min_read_bytes_per_step: bound.min_read_bytes,
+            min_write_bytes_per_step: bound.min_write_bytes,
+        },
+        links: Links {
+            h2d_bytes_per_step: per_step(before.h2d_bytes, after.h2d_bytes),
+            d2h_bytes_per_step: per_step(before.d2h_bytes, after.d2h_bytes),
+        },
+        verified_bytes: steps.verified_bytes,
+        mismatches: steps.mismatches,
+        peak_rss_bytes: report::peak_rss_bytes()
+            .map_err(|error| Failure::work("reading peak memory", error, "mount /proc"))?,
+    };
+    let mut machine = Machine::here(&config.store.nvme_path[0]);
+    machine.obtained = engine::obtained(&now);
+    let model = report::Model { tensors: workload.tensors.len() as u64, bytes: workload.bytes() };
+    Ok(Report::new(machine, config.clone(), model, reported(&bandwidths), summary))
+}
+
+fn reported(bandwidths: &Bandwidths) -> report::Bandwidths {
+    report::Bandwidths {
+        nvme_read: bandwidths.read,
+        nvme_write: bandwidths.write,
+        nvme_mixed_read: bandwidths.mixed_read,
+        nvme_mixed_write: bandwidths.mixed_write,
+        h2d: bandwidths.h2d,
+        d2h: bandwidths.d2h,
+    }
+}
+
+fn stalls(before: &Stats, after: &Stats) -> Stalls {
+    let (before, after) = (&before.stalls, &after.stalls);
+    let seconds = |before: u64, after: u64| (after - before) as f64 / 1e9;
+    Stalls {
+        nvme_read: seconds(before.nvme_read_ns, after.nvme_read_ns),
+        nvme_write: seconds(before.nvme_write_ns, after.nvme_write_ns),
+        h2d: seconds(before.h2d_ns, after.h2d_ns),
+        d2h: seconds(before.d2h_ns, after.d2h_ns),
+        host_full: seconds(before.host_full_ns, after.host_full_ns),
+        device_full: seconds(before.device_full_ns, after.device_full_ns),
+    }
+}

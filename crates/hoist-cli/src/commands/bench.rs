@@ -1,0 +1,41 @@
+//! `hoist bench CONFIG`
+
+use std::path::PathBuf;
+
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::{bench, config, report};
+
+/// Runs a workload through the tiers, checks every byte, and reports.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The config of the run, such as config/quickstart.toml.
+    config: PathBuf,
+    /// Replaces one key of the config; may be given more than once.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Also writes the report here, as JSON; docs/report.md describes its keys.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the config is wrong, the work fails, bytes were wrong, or the run was interrupted.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let config = config::load(&args.config, &args.sets).map_err(Failure::Config)?;
+    for note in &config.notes {
+        eprintln!("{note}");
+    }
+    let interrupt = Interrupt::install().map_err(|error| {
+        Failure::work("installing a handler for Ctrl-C", error, "report it: this should not be")
+    })?;
+    bench::run(&config, &interrupt, &|report| {
+        print!("{}", report::print(report));
+        let Some(path) = &args.json else { return Ok(()) };
+        report.write_json(path).map_err(|error| {
+            Failure::work(format!("writing {}", path.display()), error, "name a file that can be written")
+        })
+    })
+}

@@ -1,0 +1,48 @@
+//! How a command can end other than well.
+
+use std::fmt::{self, Display};
+use std::process::ExitCode;
+
+use crate::config::Problem;
+
+/// Why a command did not do what it was asked to; decides the exit status.
+#[derive(Debug)]
+pub enum Failure {
+    /// The work failed, or data was wrong: exit status 1.
+    Work(String),
+    /// The config was wrong: exit status 2.
+    Config(Vec<Problem>),
+    /// It was interrupted: exit status 1. What there was to say has been said.
+    Interrupted,
+}
+
+impl Failure {
+    /// The work failed: what it was doing, why it failed, and what to do about it.
+    pub fn work(doing: impl Display, why: impl Display, remedy: impl Display) -> Self {
+        // One line whatever an error's text brings along.
+        Self::Work(format!("{doing}: {why}; {remedy}").replace('\n', " "))
+    }
+
+    /// The exit status that stands for it.
+    pub fn status(&self) -> ExitCode {
+        match self {
+            Self::Work(_) | Self::Interrupted => ExitCode::from(1),
+            Self::Config(_) => ExitCode::from(2),
+        }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Work(text) => write!(f, "{text}"),
+            Self::Interrupted => {
+                write!(f, "interrupted: the work was asked to end; run it again for all of it")
+            }
+            Self::Config(problems) => {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                write!(f, "{}", lines.join("\n"))
+            }
+        }
+    }
+}
