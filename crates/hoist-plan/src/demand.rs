@@ -1,0 +1,328 @@
+//! Demands and leases: who waits, who holds, and when a lease is handed out.
+
+use std::ops::Range;
+
+use crate::contract::{Action, Cause, ClientId, LeaseId, Priority, Refusal, Tier, UnitId};
+use crate::fetch::Brought;
+use crate::order::Use;
+use crate::plan::Plan;
+use crate::unit::{Device, Host, Next, WriteBack};
+
+/// A client waits for an access.
+pub(crate) struct Demand {
+    pub(crate) lease: LeaseId,
+    pub(crate) client: ClientId,
+    pub(crate) seq: u64,
+    /// What it waits for, as of the last event.
+    pub(crate) cause: Cause,
+}
+
+/// A lease that was granted and is not released.
+pub(crate) struct Lease {
+    client: ClientId,
+    order: usize,
+    position: usize,
+    releasing: bool,
+}
+
+impl Plan {
+    pub(crate) fn demand(
+        &mut self,
+        lease: LeaseId,
+        client: ClientId,
+        access: u32,
+        actions: &mut Vec<Action>,
+    ) {
+        let order = &self.orders[self.current].order;
+        assert!((access as usize) < order.len(), "access {access} of an order of {}", order.len());
+        let length = order.len() as u64;
+        let round = (self.cursor - self.base) / length;
+        let mut seq = self.base + round * length + u64::from(access);
+        if seq < self.cursor && !self.demands.iter().any(|demand| demand.seq == seq) {
+            seq += length;
+        }
+        if seq != self.cursor {
+            self.depart(seq, actions);
+        }
+        for i in self.uses(seq) {
+            let one = self.orders[self.current].order.uses[i];
+            let tier = self.orders[self.current].order.tier(self.position(seq));
+            let unit = self.unit(one.unit);
+            unit.failed = None;
+            if unit.next.seq != seq {
+                unit.next = Next { seq, tier, reads: one.mode.reads(), ..Next::NEVER };
+            }
+        }
+        self.demands.push_back(Demand { lease, client, seq, cause: Cause::NvmeRead });
+    }
+
+    /// The trainer left the order: go on from where it is now.
+    fn depart(&mut self, seq: u64, actions: &mut Vec<Action>) {
+        self.stats.departures += 1;
+        self.cursor = seq;
+        self.look_ahead(actions);
+    }
+
+    /// Finds each unit's next use from the cursor on, and lets go of what is no longer near.
+    pub(crate) fn look_ahead(&mut self, actions: &mut Vec<Action>) {
+        self.host_window.restart(self.cursor);
+        self.device_window.restart(self.cursor);
+        for index in 0..self.units.len() {
+            let unit = UnitId(index as u32);
+            let next = self.next_from_cursor(unit);
+            self.unit(unit).next = next;
+        }
+        for index in 0..self.units.len() {
+            self.settle(UnitId(index as u32), actions);
+        }
+    }
+
+    fn next_from_cursor(&self, unit: UnitId) -> Next {
+        let declared = &self.orders[self.current];
+        let (order, from) = (&declared.order, self.position(self.cursor));
+        let uses = order.uses_of(unit);
+        let Some(&last) = uses.last() else { return Next::NEVER };
+        let at = uses.partition_point(|&i| order.position_of(i as usize) < from);
+        let (use_index, wraps) = if at < uses.len() { (uses[at], false) } else { (uses[0], true) };
+        let before = if at == 0 { last } else { uses[at - 1] } as usize;
+        let position = order.position_of(use_index as usize);
+        let ahead = if wraps { order.len() - from + position } else { position - from };
+        Next {
+            seq: self.cursor + ahead as u64,
+            tier: order.tier(position),
+            reads: order.uses[before].next_reads,
+            keep_host: declared.placement.keep_host[before],
+            keep_device: declared.placement.keep_device[before],
+            written_again: false,
+        }
+    }
+
+    /// Indices of the uses of an access in the current order.
+    pub(crate) fn uses(&self, seq: u64) -> Range<usize> {
+        self.orders[self.current].order.uses_at(self.position(seq))
+    }
+
+    /// Grants what can be granted, and starts what the others wait for.
+    pub(crate) fn serve_demands(&mut self, actions: &mut Vec<Action>) {
+        let mut index = 0;
+        while index < self.demands.len() {
+            let (lease, seq) = (self.demands[index].lease, self.demands[index].seq);
+            match self.try_grant(index, seq, actions) {
+                Ok(None) => {
+                    self.demands.remove(index);
+                    actions.push(Action::Grant { lease });
+                }
+                Ok(Some(cause)) => {
+                    self.demands[index].cause = cause;
+                    index += 1;
+                }
+                Err(refusal) => {
+                    self.demands.remove(index);
+                    actions.push(Action::Refuse { lease, refusal });
+                }
+            }
+        }
+    }
+
+    /// `Ok(None)`: granted. `Ok(Some(cause))`: must wait.
+    fn try_grant(
+        &mut self,
+        index: usize,
+        seq: u64,
+        actions: &mut Vec<Action>,
+    ) -> Result<Option<Cause>, Refusal> {
+        if !self.config.prefetch && self.writes_pending() {
+            return Ok(Some(Cause::NvmeWrite));
+        }
+        let tier = self.orders[self.current].order.tier(self.position(seq));
+        let mut waits = None;
+        for i in self.uses(seq) {
+            let one = self.orders[self.current].order.uses[i];
+            match self.bring(one.unit, one.mode, tier, seq, Priority::Demand, actions) {
+                Brought::Ready => {}
+                Brought::Waits(cause) => waits = waits.or(Some(cause)),
+                Brought::Cannot(refusal) => return Err(refusal),
+            }
+        }
+        for i in self.uses(seq) {
+            if waits.is_some() {
+                return Ok(waits);
+            }
+            let unit = self.orders[self.current].order.uses[i].unit;
+            if !self.is_in(unit, tier) {
+                // It had to make room for another unit of the same access.
+                return Ok(Some(if tier == Tier::Host { Cause::HostFull } else { Cause::DeviceFull }));
+            }
+            waits = self.conflict(self.orders[self.current].order.uses[i], tier, actions);
+        }
+        if waits.is_none() {
+            self.grant(index, seq, tier, actions);
+        }
+        Ok(waits)
+    }
+
+    fn is_in(&self, unit: UnitId, tier: Tier) -> bool {
+        let unit = &self.units[unit.0 as usize];
+        match tier {
+            Tier::Host => matches!(unit.host, Host::Present { .. }),
+            Tier::Device => matches!(unit.device, Device::Present { .. }),
+        }
+    }
+
+    /// What keeps a unit that is there from being leased.
+    fn conflict(&mut self, one: Use, tier: Tier, actions: &mut Vec<Action>) -> Option<Cause> {
+        let epoch = self.epoch;
+        // Versions of the next epoch cannot leave memory before this one is durable: were they let
+        // in first, what the sealed epoch still has on the device might find no room on the host.
+        let saving =
+            matches!(self.sealed, Some((_, false))) && (!self.drains.is_empty() || self.copies_out_pending());
+        let unit = self.unit(one.unit);
+        if saving && one.mode.writes() && unit.durable() {
+            return Some(Cause::D2h);
+        }
+        if unit.host_holds.writer || unit.device_holds.writer {
+            return Some(if tier == Tier::Host { Cause::HostFull } else { Cause::DeviceFull });
+        }
+        if !one.mode.writes() {
+            return None;
+        }
+        // A version of an epoch that is being committed must reach NVMe before it is changed.
+        if unit.unsaved.is_some_and(|unsaved| unsaved < epoch) {
+            self.settle(one.unit, actions);
+            return Some(Cause::NvmeWrite);
+        }
+        match unit.write_back {
+            WriteBack::Summing(request) | WriteBack::Writing(request) => {
+                if !unit.promoted {
+                    unit.promoted = true;
+                    actions.push(Action::Promote { request });
+                }
+                return Some(Cause::NvmeWrite);
+            }
+            // It would be written again: not now.
+            WriteBack::Queued => unit.write_back = WriteBack::Idle,
+            WriteBack::Idle => {}
+        }
+        if unit.draining {
+            return Some(Cause::D2h);
+        }
+        if matches!(unit.device, Device::Filling { .. }) {
+            return Some(Cause::H2d);
+        }
+        if matches!(unit.host, Host::Filling(_)) || unit.wanted > 0 {
+            return Some(Cause::NvmeRead);
+        }
+        if !unit.host_holds.none() {
+            return Some(Cause::HostFull);
+        }
+        (!unit.device_holds.none()).then_some(Cause::DeviceFull)
+    }
+
+    fn grant(&mut self, index: usize, seq: u64, tier: Tier, actions: &mut Vec<Action>) {
+        let (lease, client) = (self.demands[index].lease, self.demands[index].client);
+        let position = self.position(seq);
+        self.leases.insert(lease, Lease { client, order: self.current, position, releasing: false });
+        self.cursor = self.cursor.max(seq + 1);
+        for window in [&mut self.host_window, &mut self.device_window] {
+            if window.next < self.cursor {
+                (window.next, window.offset) = (self.cursor, 0);
+            }
+        }
+        for i in self.uses(seq) {
+            let declared = &self.orders[self.current];
+            let one = declared.order.uses[i];
+            let next = Next {
+                seq: seq + u64::from(one.gap),
+                tier: one.next_tier,
+                reads: one.next_reads,
+                keep_host: declared.placement.keep_host[i],
+                keep_device: declared.placement.keep_device[i],
+                written_again: one.written_again,
+            };
+            if one.mode.writes() {
+                self.forget_copy(one.unit, tier, actions);
+            }
+            let unit = self.unit(one.unit);
+            unit.next = next;
+            (unit.evict_host, unit.evict_device) = (false, false);
+            let holds = if tier == Tier::Host { &mut unit.host_holds } else { &mut unit.device_holds };
+            if one.mode.writes() {
+                holds.writer = true;
+                match (tier, &mut unit.host, &mut unit.device) {
+                    (Tier::Host, Host::Present { blank }, _) => *blank = true,
+                    (Tier::Device, _, Device::Present { blank, .. }) => *blank = true,
+                    (_, host, device) => panic!("granted what is not there: {host:?} {device:?}"),
+                }
+            } else {
+                holds.readers += 1;
+            }
+            self.settle(one.unit, actions);
+        }
+    }
+
+    /// Before a unit is changed in one tier, its copy in the other goes.
+    fn forget_copy(&mut self, unit: UnitId, tier: Tier, actions: &mut Vec<Action>) {
+        match tier {
+            Tier::Host => self.drop_device(unit, actions),
+            Tier::Device => self.drop_host(unit, actions),
+        }
+    }
+
+    pub(crate) fn releasing(&mut self, lease: LeaseId) {
+        let held = self.leases.get_mut(&lease);
+        held.unwrap_or_else(|| panic!("lease {} is released but not held", lease.0)).releasing = true;
+    }
+
+    pub(crate) fn release(&mut self, lease: LeaseId, actions: &mut Vec<Action>) {
+        let held = self.leases.remove(&lease);
+        let held = held.unwrap_or_else(|| panic!("lease {} is released but not held", lease.0));
+        let order = &self.orders[held.order].order;
+        let tier = order.tier(held.position);
+        for i in order.uses_at(held.position) {
+            let one = self.orders[held.order].order.uses[i];
+            let unit = self.unit(one.unit);
+            let holds = if tier == Tier::Host { &mut unit.host_holds } else { &mut unit.device_holds };
+            if one.mode.writes() {
+                holds.writer = false;
+                match (tier, &mut unit.host, &mut unit.device) {
+                    (Tier::Host, Host::Present { blank }, _) => *blank = false,
+                    (Tier::Device, _, Device::Present { blank, .. }) => *blank = false,
+                    (_, host, device) => panic!("released what is not there: {host:?} {device:?}"),
+                }
+                self.changed(one.unit);
+            } else {
+                holds.readers -= 1;
+            }
+            self.settle(one.unit, actions);
+        }
+    }
+
+    /// A mutable lease has ended: there is a new version.
+    fn changed(&mut self, id: UnitId) {
+        let (epoch, each_step) = (self.epoch, self.config.write_each_step);
+        let unit = self.unit(id);
+        unit.stored = false;
+        unit.write_failed = false;
+        if unit.durable() && each_step && unit.unsaved.is_none() {
+            unit.unsaved = Some(epoch);
+            self.unsaved.push(id);
+        }
+    }
+
+    /// When every client that could go on is blocked and nothing in flight frees memory, the
+    /// youngest demand ends with an error instead of waiting for ever.
+    pub(crate) fn refuse_deadlock(&mut self, actions: &mut Vec<Action>) {
+        let published = self.sealed.is_some_and(|(_, published)| published);
+        if self.demands.is_empty() || !self.requests.is_empty() || published {
+            return;
+        }
+        let blocked = |client| self.demands.iter().any(|demand| demand.client == client);
+        if self.leases.values().any(|lease| lease.releasing || !blocked(lease.client)) {
+            return;
+        }
+        if let Some(youngest) = self.demands.pop_back() {
+            let refusal = Refusal::WouldDeadlock { waiting_for: youngest.cause };
+            actions.push(Action::Refuse { lease: youngest.lease, refusal });
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Steps, epochs and flushes.
+
+use crate::contract::{Action, OrderId, UnitId};
+use crate::plan::Plan;
+use crate::unit::{Device, Host};
+
+impl Plan {
+    pub(crate) fn begin_step(&mut self, order: OrderId, actions: &mut Vec<Action>) {
+        let index = order.0 as usize;
+        assert!(index < self.orders.len(), "order {} was never declared", order.0);
+        let length = self.orders[self.current].order.len() as u64;
+        let at_start = (self.cursor - self.base) % length == 0;
+        if index != self.current || self.cursor == self.base {
+            self.current = index;
+            self.base = self.cursor;
+            self.look_ahead(actions);
+        } else if !at_start {
+            self.stats.departures += 1;
+            self.cursor += length - (self.cursor - self.base) % length;
+            self.look_ahead(actions);
+        }
+    }
+
+    /// Seals what the step wrote. The driver lets the commit before it become durable first: at
+    /// most one is under way.
+    pub(crate) fn seal(&mut self, epoch: u64, actions: &mut Vec<Action>) {
+        assert_eq!((epoch, self.sealed), (self.epoch, None), "epochs are committed one after the other");
+        self.sealed = Some((epoch, false));
+        self.epoch = epoch + 1;
+        let mut unsaved = std::mem::take(&mut self.unsaved);
+        // A unit that was changed, saved and changed again in one step is listed each time.
+        unsaved.sort_unstable();
+        unsaved.dedup();
+        let waiting = |id: &UnitId| self.units[id.0 as usize].unsaved == Some(epoch);
+        self.unsaved_sealed = unsaved.iter().filter(|id| waiting(id)).count() as u64;
+        for id in unsaved {
+            self.settle(id, actions);
+        }
+    }
+
+    /// A durable version has reached NVMe.
+    pub(crate) fn saved(&mut self, epoch: u64) {
+        if epoch < self.epoch {
+            self.unsaved_sealed -= 1;
+        }
+    }
+
+    pub(crate) fn publish(&mut self, actions: &mut Vec<Action>) {
+        if let Some((epoch, false)) = self.sealed
+            && self.unsaved_sealed == 0
+            && !self.failed_epoch
+        {
+            self.sealed = Some((epoch, true));
+            actions.push(Action::Publish { epoch });
+        }
+    }
+
+    pub(crate) fn commit_done(&mut self, epoch: u64) {
+        assert_eq!(self.sealed, Some((epoch, true)), "only what was published can become durable");
+        self.sealed = None;
+    }
+
+    pub(crate) fn flush(&mut self, all: bool, actions: &mut Vec<Action>) {
+        assert!(self.leases.is_empty(), "flushed with {} leases held", self.leases.len());
+        self.flushing = Some(all);
+        for index in 0..self.units.len() {
+            self.settle(UnitId(index as u32), actions);
+        }
+    }
+
+    pub(crate) fn finish_flush(&mut self, actions: &mut Vec<Action>) {
+        let Some(all) = self.flushing else { return };
+        if !self.requests.is_empty() || self.writes_pending() || self.sealed.is_some() {
+            return;
+        }
+        let left = self.units.iter().any(|unit| {
+            let unwritten = unit.only_in_memory() && unit.durable() && !unit.write_failed;
+            let resident = unit.host != Host::Absent || unit.device != Device::Absent;
+            unwritten || (all && resident && !unit.write_failed)
+        });
+        if !left {
+            self.flushing = None;
+            self.host_window.restart(self.cursor);
+            self.device_window.restart(self.cursor);
+            actions.push(Action::Flushed);
+        }
+    }
+}
