@@ -54,7 +54,10 @@ impl Progress {
         self.attempts += 1;
         let attempts = self.attempts;
         if result < 0 {
-            let again = matches!(-result, libc::EINTR | libc::EAGAIN) && attempts < ATTEMPTS_MAX;
+            // ECANCELED is not ours, as nothing is ever cancelled: it is what a ring answers when a signal kept the
+            // kernel from starting a worker for a transfer that needs one (measured under a storm of signals).
+            let again =
+                matches!(-result, libc::EINTR | libc::EAGAIN | libc::ECANCELED) && attempts < ATTEMPTS_MAX;
             return if again {
                 Next::Again
             } else {
@@ -104,7 +107,7 @@ mod tests {
 
     fn kernel() -> impl Strategy<Value = Kernel> {
         prop_oneof![
-            1 => prop_oneof![Just(libc::EINTR), Just(libc::EAGAIN), Just(libc::EIO)].prop_map(Kernel::Errno),
+            1 => prop_oneof![Just(libc::EINTR), Just(libc::EAGAIN), Just(libc::ECANCELED), Just(libc::EIO)].prop_map(Kernel::Errno),
             4 => (0..=100u64).prop_map(Kernel::Share),
         ]
     }

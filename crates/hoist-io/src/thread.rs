@@ -3,7 +3,7 @@
 use crate::backend::{FileOp, FileReply, Wait, open};
 use crate::config::CLOSE_DEADLINE;
 use crate::{Backend, Completion, Config, Error, Obtained, Priority, Request, RequestId, Waker};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use hoist_memory::Slab;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -28,6 +28,9 @@ pub struct IoThread {
     waker: Waker,
     /// As it was at the start, for when the thread has stopped.
     obtained: Obtained,
+    /// Disconnected when the thread has ended: a command that was not taken stays in its channel, and so does the
+    /// sender of the answer to it.
+    ended: Receiver<()>,
     handle: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -58,7 +61,9 @@ impl IoThread {
     ) -> Result<IoThread, Error> {
         let (commands, receiver) = bounded(COMMANDS_MAX);
         let (opened_sender, opened) = bounded(1);
+        let (alive, ended) = bounded(0);
         let drive = move || {
+            let _alive: Sender<()> = alive;
             let backend = match open() {
                 Ok(backend) => backend,
                 Err(error) => {
@@ -75,7 +80,7 @@ impl IoThread {
             .spawn(drive)
             .map_err(|source| Error::Call { call: "starting an I/O thread", source })?;
         let (waker, obtained) = opened.recv().unwrap_or_else(|_| Err(stopped()))?;
-        Ok(IoThread { commands, waker, obtained, handle: Some(handle) })
+        Ok(IoThread { commands, waker, obtained, ended, handle: Some(handle) })
     }
 
     /// Queues a request; see [`Backend::push`]. Waits only while [`COMMANDS_MAX`] commands wait to be taken.
@@ -98,17 +103,23 @@ impl IoThread {
     /// # Errors
     /// Those of [`Backend::file`]; [`Error::Stopped`] when the thread has ended.
     pub fn file(&self, op: FileOp) -> Result<FileReply, Error> {
-        let (reply, answer) = bounded(1);
-        self.send(Command::File(op, reply));
-        answer.recv().unwrap_or_else(|_| Err(stopped()))
+        self.ask(|reply| Command::File(op, reply)).unwrap_or_else(|| Err(stopped()))
     }
 
     /// What the machine gave, up to now. Not to be called from `deliver`.
     #[must_use]
     pub fn obtained(&self) -> Obtained {
+        self.ask(Command::Obtained).unwrap_or_else(|| self.obtained.clone())
+    }
+
+    /// The answer to a command; None when the thread has ended.
+    fn ask<Answer>(&self, command: impl FnOnce(Sender<Answer>) -> Command) -> Option<Answer> {
         let (reply, answer) = bounded(1);
-        self.send(Command::Obtained(reply));
-        answer.recv().unwrap_or_else(|_| self.obtained.clone())
+        self.send(command(reply));
+        select! {
+            recv(answer) -> answer => answer.ok(),
+            recv(self.ended) -> _ => answer.try_recv().ok(),
+        }
     }
 
     /// Finishes and delivers everything that was pushed, and ends the thread.

@@ -5,9 +5,10 @@ use crate::{Config, Obtained};
 use hoist_memory::{AlignedBuffer, SECTOR_BYTES, Slab};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
-use rustix::fs::MemfdFlags;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 /// How long the trial read may take. It reads memory and takes microseconds; seconds are for a machine in trouble.
@@ -64,10 +65,10 @@ fn build(entries: u32, flags: &[&str]) -> io::Result<IoUring> {
 /// enter, and some settings accept a read and never complete it).
 fn trial_read(ring: &mut IoUring) -> Result<(), Error> {
     let failed = |call| move |source: io::Error| Error::NoRing { call, source };
-    let expected: Vec<u8> = (0..SECTOR_BYTES).map(|index| (index * 31 % 251) as u8).collect();
-    let file = rustix::fs::memfd_create("hoist-trial", MemfdFlags::CLOEXEC)
-        .and_then(|file| rustix::io::write(&file, &expected).map(|_| file))
-        .map_err(|errno| failed("memfd_create for a trial read")(errno.into()))?;
+    // Our own program: a file that is there, and that the kernel reads without a worker of the ring (a memfd is not).
+    let file = File::open("/proc/self/exe").map_err(failed("opening /proc/self/exe for a trial read"))?;
+    let mut expected = [0; SECTOR_BYTES];
+    file.read_exact_at(&mut expected, 0).map_err(failed("a trial pread"))?;
     let mut buffer = AlignedBuffer::new(SECTOR_BYTES)?;
     let entry = opcode::Read::new(Fd(file.as_raw_fd()), buffer.as_mut_ptr(), SECTOR_BYTES as u32).build();
     // SAFETY: the buffer is not touched until the completion is here, and is leaked if it does not come.
