@@ -37,6 +37,7 @@ pub use config::{Config, Durability, Problem, SEGMENT_BYTES_DEFAULT, SEGMENT_GRA
 pub use error::Error;
 pub use hoist_format::{CHECKSUM_BYTES, Class, Dtype, Extent, LifeKind, StoreId, blocks, checksum};
 pub use hoist_io::{Completion, Priority, RequestId};
+pub use open::Deliver;
 pub use safetensors::{export_safetensors, group_of, import_safetensors, read_specs};
 pub use spec::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
 pub use store::{NOTE_BYTES_MAX, Store, StoreEvent};

@@ -23,18 +23,28 @@ const ZEROED_AT_ONCE_BYTES: u64 = 64 << 20;
 /// One block of I/O by default.
 const ZEROS_BYTES: u64 = 1 << 20;
 
-/// What the threads of a store are started with.
+/// What a directory's thread calls with every completion.
+pub type Deliver = Box<dyn FnMut(Completion) + Send>;
+
+/// How the threads of a store are started.
 pub(crate) struct Threads<'a, D> {
-    pub io: &'a hoist_io::Config,
-    pub slab: &'a Arc<Slab>,
+    /// Starts the thread of the directory with this number among those given.
+    pub start: &'a dyn Fn(usize, Deliver) -> Result<IoThread, hoist_io::Error>,
     pub deliver: D,
+}
+
+/// Starts threads as the config has it.
+pub(crate) fn starter(
+    io: &hoist_io::Config,
+    slab: &Arc<Slab>,
+) -> impl Fn(usize, Deliver) -> Result<IoThread, hoist_io::Error> {
+    move |place, deliver| IoThread::spawn(&format!("hoist-io-{place}"), io, Arc::clone(slab), deliver)
 }
 
 impl<D: Fn(Completion) + Send + Clone + 'static> Threads<'_, D> {
     fn open(&self, path: &Path, place: usize, switch: &Switch) -> Result<Directory, Error> {
         let lock = Lock::take(path)?;
-        let deliver = switch.deliver_to(self.deliver.clone());
-        let io = IoThread::spawn(&format!("hoist-io-{place}"), self.io, Arc::clone(self.slab), deliver)?;
+        let io = (self.start)(place, Box::new(switch.deliver_to(self.deliver.clone())))?;
         Ok(Directory {
             path: path.to_owned(),
             io,

@@ -4,11 +4,11 @@ use crate::blocking_io::Switch;
 use crate::commit::{Changes, Commit};
 use crate::contents::{Contents, blocks_of};
 use crate::directory::{Directory, segment_path};
-use crate::open::{self, Threads};
+use crate::open::{self, Deliver, Threads};
 use crate::transfer::Pending;
 use crate::{Config, Durability, Error, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
 use hoist_format::{CHECKSUM_BYTES, Extent, Header, RECORD_BYTES_MAX, StoreId};
-use hoist_io::{Completion, FileRange, Obtained, RequestId};
+use hoist_io::{Completion, FileRange, IoThread, Obtained, RequestId};
 use hoist_memory::{Slab, Slot, SlotReader};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -116,7 +116,25 @@ impl Store {
     where
         D: Fn(Completion) + Send + Clone + 'static,
     {
-        open::create(config, tensors, &Threads { io, slab, deliver })
+        Store::create_on(config, &open::starter(io, slab), tensors, deliver)
+    }
+
+    /// Like [`Store::create`], on threads of the caller's making: `start` gets the place of a directory in
+    /// `config.nvme_path` and what its thread must call with every completion. For backends that inject faults or
+    /// throttle.
+    ///
+    /// # Errors
+    /// Those of [`Store::create`] and of `start`.
+    pub fn create_on<D>(
+        config: &Config,
+        start: &dyn Fn(usize, Deliver) -> Result<IoThread, hoist_io::Error>,
+        tensors: &[TensorSpec],
+        deliver: D,
+    ) -> Result<Store, Error>
+    where
+        D: Fn(Completion) + Send + Clone + 'static,
+    {
+        open::create(config, tensors, &Threads { start, deliver })
     }
 
     /// Opens a store at its newest epoch; blocks. What a cut-off commit left behind is dropped. The directories are
@@ -135,7 +153,22 @@ impl Store {
     where
         D: Fn(Completion) + Send + Clone + 'static,
     {
-        open::open(config, &Threads { io, slab, deliver })
+        Store::open_on(config, &open::starter(io, slab), deliver)
+    }
+
+    /// Like [`Store::open`], on threads of the caller's making; see [`Store::create_on`].
+    ///
+    /// # Errors
+    /// Those of [`Store::open`] and of `start`.
+    pub fn open_on<D>(
+        config: &Config,
+        start: &dyn Fn(usize, Deliver) -> Result<IoThread, hoist_io::Error>,
+        deliver: D,
+    ) -> Result<Store, Error>
+    where
+        D: Fn(Completion) + Send + Clone + 'static,
+    {
+        open::open(config, &Threads { start, deliver })
     }
 
     /// All tensors, in order of creation; a [`TensorId`] is a place in it.

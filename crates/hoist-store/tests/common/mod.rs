@@ -63,6 +63,27 @@ impl Driver {
         Ok(Driver { store, completions, slab: Arc::clone(slab), last_id: 0, committed: Vec::new() })
     }
 
+    pub fn open_on(
+        config: &Config,
+        slab: &Arc<Slab>,
+        start: &dyn Fn(usize, Deliver) -> Result<hoist_io::IoThread, hoist_io::Error>,
+    ) -> Result<Driver, Error> {
+        let (sender, completions) = crossbeam_channel::unbounded();
+        let deliver = move |completion| drop(sender.send(completion));
+        let store = Store::open_on(config, start, deliver)?;
+        Ok(Driver { store, completions, slab: Arc::clone(slab), last_id: 0, committed: Vec::new() })
+    }
+
+    /// The next completion that ends something.
+    pub fn any_event(&mut self) -> StoreEvent {
+        loop {
+            let completion = self.completions.recv().unwrap();
+            if let Some(event) = self.store.handle(completion) {
+                return event;
+            }
+        }
+    }
+
     /// The next event; ends of commits are noted on the way and not returned.
     pub fn event(&mut self) -> StoreEvent {
         loop {
