@@ -25,6 +25,8 @@ mod waker;
 pub use backend::{Backend, FileOp, FileReply, Wait, open};
 pub use config::{BackendChoice, Config, Problem};
 pub use error::{Error, Operation};
+/// The memory that requests own: for callers that make slabs and slots.
+pub use hoist_memory as memory;
 pub use obtained::Obtained;
 pub use request::{Completion, FileId, FileRange, Priority, Request, RequestId, Transfer};
 pub use thread::IoThread;
