@@ -168,3 +168,70 @@ fn describe(failure: Failure, cut: &Cut, path: &Arc<Path>) -> Error {
         Failure::Stuck { done_bytes, attempts } => Error::Stuck { path, offset, bytes, done_bytes, attempts },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Completion, FileRange, Priority};
+    use hoist_memory::AlignedBuffer;
+
+    /// A core of depth 2 with 8 KiB blocks, a direct file, and a read of 20 KiB of it at 4096 pushed.
+    fn core(folder: &tempfile::TempDir) -> (Core, usize) {
+        let config = Config { block_size: 8192, queue_depth: 2, ..Config::default() };
+        let mut core = Core::new(&config, Obtained { queue_depth: 2, ..Obtained::default() });
+        let open = FileOp::Open { path: folder.path().join("data"), create: true, direct: true };
+        let file = core.file(open).unwrap().file();
+        let buffer = AlignedBuffer::new(24576).unwrap();
+        let memory = buffer.spans(4096, 1).next().unwrap().address;
+        let ranges = vec![FileRange { file, offset: 4096, bytes: 20480, buffer_offset: 4096 }];
+        let transfer = Transfer::ReadBuffer(buffer);
+        core.push(Request { id: 1, priority: Priority::Demand, ranges, transfer });
+        (core, memory)
+    }
+
+    fn result(core: &mut Core) -> Option<Completion> {
+        let mut done = Vec::new();
+        core.requests.take_finished(&mut done);
+        done.pop()
+    }
+
+    #[test]
+    fn a_short_block_goes_on_where_it_stopped_before_a_new_one_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut core, memory) = core(&folder);
+        let place = |part: &Part| (part.offset, part.address - memory, part.bytes);
+        let first = core.next_part().unwrap();
+        let second = core.next_part().unwrap();
+        assert_eq!((place(&first), place(&second)), ((4096, 0, 8192), (12288, 8192, 8192)));
+        assert!(core.next_part().is_none(), "the depth is 2");
+        core.on_result(second.block, 8192);
+        core.on_result(first.block, 5000);
+        let rest = core.next_part().unwrap();
+        assert_eq!((rest.block, place(&rest)), (first.block, (8192, 4096, 4096)));
+        let third = core.next_part().unwrap();
+        assert_eq!(place(&third), (20480, 16384, 4096));
+        core.on_result(third.block, 4096);
+        assert!(result(&mut core).is_none() && core.busy());
+        core.on_result(rest.block, 4096);
+        assert!(result(&mut core).unwrap().result.is_ok());
+        assert!(!core.busy() && core.in_flight() == 0);
+    }
+
+    #[test]
+    fn an_error_stops_its_request_and_names_the_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut core, _) = core(&folder);
+        let first = core.next_part().unwrap();
+        let second = core.next_part().unwrap();
+        core.on_result(first.block, -libc::EIO);
+        assert!(core.next_part().is_none(), "no further block of a request that failed");
+        assert!(result(&mut core).is_none(), "a block is still in flight");
+        core.on_result(second.block, 8192);
+        let error = result(&mut core).unwrap().result.unwrap_err();
+        let Error::Transfer { operation: Operation::Read, path, offset, bytes, source, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!((*offset, *bytes, source.raw_os_error()), (4096, 8192, Some(libc::EIO)));
+        assert_eq!(**path, *folder.path().join("data"));
+    }
+}

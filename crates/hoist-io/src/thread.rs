@@ -83,7 +83,7 @@ impl IoThread {
         Ok(IoThread { commands, waker, obtained, ended, handle: Some(handle) })
     }
 
-    /// Queues a request; see [`Backend::push`]. Waits only while [`COMMANDS_MAX`] commands wait to be taken.
+    /// Queues a request; see [`Backend::push`]. Waits only while 4096 commands wait to be taken.
     pub fn push(&self, request: Request) {
         self.send(Command::Push(request));
     }

@@ -112,9 +112,11 @@ fn dropping_waits_for_what_is_in_flight_and_every_slot_comes_home() {
         let folder = tempfile::tempdir().unwrap();
         let slab = slab(16 << 20);
         for _ in 0..20 {
-            let mut backend = backend(choice, &slab);
+            // A mebibyte in each of 16 blocks: enough to be still under way when `submit` returns.
+            let config = Config { block_size: BYTES, queue_depth: 16, ..config(choice) };
+            let mut backend = open(&config, &slab).unwrap();
             let file = written(&mut *backend, &slab, &folder);
-            for id in 0..8 {
+            for id in 0..15 {
                 push_read(&mut *backend, &slab, file, id, Priority::Prefetch);
             }
             backend.submit().unwrap();
