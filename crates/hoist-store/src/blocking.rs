@@ -236,7 +236,7 @@ impl BlockingStore {
         let info = &self.store.tensors()[tensor.0 as usize];
         let (from, to) = (info.offset, info.offset + info.bytes);
         let mut bytes = Vec::with_capacity(info.bytes as usize);
-        let spans: Vec<_> = self.chunks(self.covering(tensor))?.collect();
+        let spans: Vec<_> = self.chunks(self.store.covering(tensor))?.collect();
         self.read_each(spans.into_iter(), |this, span, slot| {
             let slot = slot?;
             this.check(&span, &slot)?;
@@ -248,23 +248,17 @@ impl BlockingStore {
         Ok(bytes)
     }
 
-    /// The smallest span that holds a tensor.
-    #[must_use]
-    pub fn covering(&self, tensor: crate::TensorId) -> Span {
-        let info = &self.store.tensors()[tensor.0 as usize];
-        let run_bytes = self.store.runs()[info.run.0 as usize].bytes;
-        let offset = info.offset - info.offset % CHECKSUM_BYTES;
-        let end = (info.offset + info.bytes).next_multiple_of(CHECKSUM_BYTES).min(run_bytes);
-        let bytes = if info.bytes == 0 { 0 } else { end - offset };
-        Span { run: info.run, offset, bytes }
-    }
-
     pub(crate) fn check(&self, span: &Span, slot: &Slot) -> Result<(), Error> {
         let expected = self.store.checksums(span).unwrap_or(&[]);
         verify_parts(expected, slot.parts()).map_err(|blocks| {
             let what = self.store.describe(&self.store.block(span, blocks[0]));
             Error::Corrupt { what }
         })
+    }
+
+    /// Removes the store's files.
+    pub(crate) fn discard(self) {
+        self.store.discard();
     }
 
     /// See [`Store::close`].

@@ -32,6 +32,19 @@ pub enum Error {
         /// The directory.
         directory: PathBuf,
     },
+    /// The file system has too little room for the store.
+    #[error(
+        "a store in {} needs {need_bytes} bytes and its file system has {free_bytes} free: make room, or spread it \
+         over more directories", .directory.display()
+    )]
+    NoRoom {
+        /// The directory.
+        directory: PathBuf,
+        /// Bytes of its part of the store.
+        need_bytes: u64,
+        /// Bytes that are free.
+        free_bytes: u64,
+    },
     /// There is no store.
     #[error("{} holds no store: {what}; create or import one, or check the path", .directory.display())]
     NoStore {

@@ -16,12 +16,14 @@ mod bundle;
 mod commit;
 mod config;
 mod contents;
+mod create;
 mod directory;
 mod error;
 mod free_space;
 mod journal;
 mod location;
 mod lock;
+mod ls;
 mod open;
 mod ranges;
 mod records;
@@ -36,9 +38,17 @@ pub use bundle::{BUNDLE_ALIGN_BYTES, BUNDLED_BYTES_MAX, DIMENSIONS_MAX, NAME_BYT
 pub use config::{Config, Durability, Problem, SEGMENT_BYTES_DEFAULT, SEGMENT_GRAIN_BYTES};
 pub use error::Error;
 pub use hoist_format::{CHECKSUM_BYTES, Class, Dtype, Extent, LifeKind, StoreId, blocks, checksum};
-pub use hoist_io::{Completion, Priority, RequestId};
+pub use hoist_io::{BackendChoice, Completion, Config as IoConfig, Obtained, Priority, RequestId};
+pub use ls::Listed;
 pub use open::Deliver;
 pub use safetensors::{export_safetensors, group_of, import_safetensors, read_specs};
 pub use spec::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
 pub use store::{NOTE_BYTES_MAX, Store, StoreEvent};
 pub use verify::{BadBlock, VerifyReport, verify, verify_parts};
+
+/// A store is made on one thread and may be driven by another.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<Store>();
+    is_send::<BlockingStore>();
+};

@@ -1,27 +1,18 @@
-//! Creating a store, and finding one.
+//! Opening a store: finding its newest epoch.
 
 use crate::blocking_io::Switch;
-use crate::bundle::Layout;
 use crate::contents::Contents;
-use crate::directory::{
-    Directory, JOURNAL_NAMES, Journals, Segment, data, make_folder, manifest, segment_path, segment_sizes,
-};
-use crate::free_space::{FreeSpace, occupied};
+use crate::directory::{Directory, Journals, Segment, manifest, segment_path};
+use crate::free_space::FreeSpace;
 use crate::journal::{self, Copy};
 use crate::lock::Lock;
 use crate::records::{Loader, live_extents};
-use crate::{Config, Durability, Error, Store, TensorSpec};
-use hoist_format::{Header, LifeKind, StoreId};
-use hoist_io::{Completion, FileId, FileOp, FileRange, IoThread, Transfer};
-use hoist_memory::{AlignedBuffer, Slab};
+use crate::{Config, Error, Store};
+use hoist_format::Header;
+use hoist_io::{Completion, IoThread};
+use hoist_memory::Slab;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Segments are zeroed in requests of this size, from one buffer of [`ZEROS_BYTES`] over and over.
-const ZEROED_AT_ONCE_BYTES: u64 = 64 << 20;
-
-/// One block of I/O by default.
-const ZEROS_BYTES: u64 = 1 << 20;
 
 /// What a directory's thread calls with every completion.
 pub type Deliver = Box<dyn FnMut(Completion) + Send>;
@@ -42,7 +33,7 @@ pub(crate) fn starter(
 }
 
 impl<D: Fn(Completion) + Send + Clone + 'static> Threads<'_, D> {
-    fn open(&self, path: &Path, place: usize, switch: &Switch) -> Result<Directory, Error> {
+    pub fn open(&self, path: &Path, place: usize, switch: &Switch) -> Result<Directory, Error> {
         let lock = Lock::take(path)?;
         let io = (self.start)(place, Box::new(switch.deliver_to(self.deliver.clone())))?;
         Ok(Directory {
@@ -56,102 +47,9 @@ impl<D: Fn(Completion) + Send + Clone + 'static> Threads<'_, D> {
     }
 }
 
-fn check(config: &Config) -> Result<(), Error> {
+pub(crate) fn check(config: &Config) -> Result<(), Error> {
     let problems = config.problems();
     if problems.is_empty() { Ok(()) } else { Err(Error::Config(problems)) }
-}
-
-/// See [`Store::create`].
-pub(crate) fn create<D>(
-    config: &Config,
-    tensors: &[TensorSpec],
-    threads: &Threads<'_, D>,
-) -> Result<Store, Error>
-where
-    D: Fn(Completion) + Send + Clone + 'static,
-{
-    check(config)?;
-    let mut layout =
-        Layout::new(tensors).map_err(|wrong| Error::BadTensor { tensor: wrong.tensor, what: wrong.what })?;
-    let needs = place_runs(&mut layout, config);
-    let mut switch = Switch::new();
-    let mut directories = Vec::new();
-    for (place, path) in config.nvme_path.iter().enumerate() {
-        [manifest(path), data(path)].iter().try_for_each(|folder| make_folder(folder))?;
-        let directory = threads.open(path, place, &switch)?;
-        let written = |name| std::fs::metadata(manifest(path).join(name)).is_ok_and(|file| file.len() > 0);
-        if JOURNAL_NAMES.iter().any(written) {
-            return Err(Error::Exists { directory: path.clone() });
-        }
-        directories.push(directory);
-    }
-    let sizes: Vec<_> = needs.iter().map(|bytes| segment_sizes(*bytes, config.segment_bytes)).collect();
-    for (directory, sizes) in directories.iter_mut().zip(&sizes) {
-        make_segments(directory, sizes, &mut switch)?;
-        directory.io.file(FileOp::SyncDir { path: data(&directory.path) })?;
-        journal::open_files(directory)?;
-        directory.io.file(FileOp::SyncDir { path: directory.path.clone() })?;
-    }
-    let mut id = [0; 16];
-    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty()).map_err(|errno| Error::File {
-        doing: "reading",
-        path: "/dev/urandom".into(),
-        source: errno.into(),
-    })?;
-    let header = Header {
-        store: StoreId(u128::from_le_bytes(id)),
-        directories: config.nvme_path.iter().map(|path| path.display().to_string()).collect(),
-        directory: 0,
-        segments: sizes,
-    };
-    let contents = Contents::new(layout);
-    // The journals come last: before them there is no store.
-    for (place, directory) in directories.iter_mut().enumerate() {
-        let header = Header { directory: place as u32, ..header.clone() };
-        journal::rewrite(directory, &mut switch, header, &contents, 0)?;
-    }
-    Ok(Store::new(config, header, contents, 0, directories, switch))
-}
-
-/// Gives every run its directory, the one with the least so far, and says what each directory must hold.
-fn place_runs(layout: &mut Layout, config: &Config) -> Vec<u64> {
-    let mut needs = vec![0; config.nvme_path.len()];
-    for run in &mut layout.runs {
-        let copies = match (run.life, config.durability) {
-            (LifeKind::Durable, Durability::Step) => 2,
-            _ => 1,
-        };
-        let least = needs.iter().enumerate().min_by_key(|(_, bytes)| **bytes).map_or(0, |(place, _)| place);
-        run.directory = least as u32;
-        needs[least] += copies * occupied(run.bytes);
-    }
-    needs
-}
-
-/// Makes the segments, with every block written: unwritten ext4 extents cost a transaction each at their first write.
-fn make_segments(directory: &mut Directory, sizes: &[u64], switch: &mut Switch) -> Result<(), Error> {
-    for (segment, bytes) in sizes.iter().enumerate() {
-        let (file, _) = directory.open_file(segment_path(&directory.path, segment as u32), true)?;
-        directory.io.file(FileOp::Truncate { file, bytes: *bytes })?;
-        directory.io.file(FileOp::Allocate { file, offset: 0, bytes: *bytes })?;
-        zero(directory, file, *bytes, switch)?;
-        switch.sync(directory, file)?;
-        directory.segments.push(Segment { file, dirty: false });
-    }
-    directory.free = FreeSpace::new(sizes);
-    Ok(())
-}
-
-fn zero(directory: &Directory, file: FileId, bytes: u64, switch: &mut Switch) -> Result<(), Error> {
-    for start in (0..bytes).step_by(ZEROED_AT_ONCE_BYTES as usize) {
-        let end = bytes.min(start + ZEROED_AT_ONCE_BYTES);
-        let blocks = (start..end).step_by(ZEROS_BYTES as usize);
-        let range =
-            |offset| FileRange { file, offset, bytes: ZEROS_BYTES.min(end - offset), buffer_offset: 0 };
-        let zeros = Transfer::WriteBuffer(AlignedBuffer::new(ZEROS_BYTES as usize)?);
-        switch.run(directory, zeros, blocks.map(range).collect())?;
-    }
-    Ok(())
 }
 
 /// See [`Store::open`].

@@ -3,6 +3,7 @@
 use crate::blocking_io::Switch;
 use crate::commit::{Changes, Commit};
 use crate::contents::{Contents, blocks_of};
+use crate::create;
 use crate::directory::{Directory, segment_path};
 use crate::open::{self, Deliver, Threads};
 use crate::transfer::Pending;
@@ -105,7 +106,8 @@ impl Store {
     /// and written once. At `step` it reserves twice the durable bytes, else once; scratch and derived once.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::BadTensor`], [`Error::Exists`], [`Error::Locked`], and what the file system says.
+    /// [`Error::Config`], [`Error::BadTensor`], [`Error::Exists`], [`Error::Locked`], [`Error::NoRoom`], and what the file
+    /// system says; files that were made are removed then.
     pub fn create<D>(
         config: &Config,
         io: &hoist_io::Config,
@@ -134,7 +136,7 @@ impl Store {
     where
         D: Fn(Completion) + Send + Clone + 'static,
     {
-        open::create(config, tensors, &Threads { start, deliver })
+        create::create(config, tensors, &Threads { start, deliver })
     }
 
     /// Opens a store at its newest epoch; blocks. What a cut-off commit left behind is dropped. The directories are
@@ -272,6 +274,11 @@ impl Store {
         let extents =
             extents.map(|(path, e)| format!("{} bytes at {} of {}", e.bytes, e.offset, path.display()));
         format!("{span} ({}), {}", summary(names), summary(extents))
+    }
+
+    /// Removes the store's files: for one that was made and could not be filled.
+    pub(crate) fn discard(self) {
+        create::discard(&self.directories);
     }
 
     /// The tensors with bytes in `span`.

@@ -44,6 +44,8 @@ fn dropped_without_commit_it_is_at_the_last_epoch() {
     let specs: Vec<_> = store.store.tensors().iter().map(|tensor| tensor.spec.clone()).collect();
     assert_eq!(specs, tensors());
     assert_eq!(store.store.tensor("cast"), Some(TensorId(3)));
+    let listed: Vec<_> = store.store.ls().map(|tensor| (tensor.run_tensors, tensor.has_bytes)).collect();
+    assert_eq!(listed, [(2, false), (1, true), (1, false), (1, false), (2, false)]);
     // All space but that of the committed bytes is free again.
     let used: u64 = [LARGE].iter().map(|bytes| bytes.next_multiple_of(4096)).sum();
     let total: u64 = (0..).map_while(|n| segment_bytes(directory.path(), n)).sum();

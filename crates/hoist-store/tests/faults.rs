@@ -98,7 +98,7 @@ fn unreadable_bytes_are_in_the_report_and_the_rest_is_looked_at() {
     drop(store);
     // A segment that ends early cannot be read behind its end.
     let mut store = BlockingStore::open(&config, &hoist_io::Config::default(), &slab()).unwrap();
-    let places = store.store().extents(&store.covering(TensorId(0)));
+    let places = store.store().extents(&store.store().covering(TensorId(0)));
     let (path, extent) = places.last().unwrap().clone();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(extent.offset).unwrap();
     let report = verify(&mut store).unwrap();
@@ -108,4 +108,24 @@ fn unreadable_bytes_are_in_the_report_and_the_rest_is_looked_at() {
     assert!(bad.unreadable.as_ref().unwrap().contains(".seg"), "{bad:?}");
     assert_eq!(report.bytes, BYTES - report.bad.iter().map(|bad| bad.span.bytes).sum::<u64>());
     drop(directory);
+}
+
+#[test]
+fn a_store_that_cannot_be_made_leaves_no_files() {
+    let (directory, slab) = (tempdir().unwrap(), slab());
+    let config = config(&[directory.path()]);
+    let huge = [spec("a", 1 << 60, Life::Scratch)];
+    match Driver::create(&config, &slab, &huge).err().unwrap() {
+        Error::NoRoom { need_bytes, .. } => assert_eq!(need_bytes, 1 << 60),
+        other => panic!("{other}"),
+    }
+    let fault = Fault::new();
+    fault.set(What::Syncs);
+    let start: &dyn Fn(usize, Deliver) -> _ = &|_, deliver| fault.start(&slab, deliver);
+    let small = [spec("a", 5, Life::Durable)];
+    assert!(matches!(Store::create_on(&config, start, &small, |_| {}), Err(Error::Io(_))));
+    let left: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left, ["hoist.lock"]);
+    Driver::create(&config, &slab, &small).unwrap();
 }

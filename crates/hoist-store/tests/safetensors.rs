@@ -111,7 +111,7 @@ fn an_export_over_bad_bytes_leaves_the_old_file() {
     let (config, io) = (config(&[&path]), hoist_io::Config::default());
     let mut store = BlockingStore::create(&config, &io, &slab(), &specs).unwrap();
     assert!(matches!(export_safetensors(&mut store, &out), Err(Error::NoBytes { .. })));
-    let whole = store.covering(TensorId(0));
+    let whole = store.store().covering(TensorId(0));
     store
         .write(whole, |offset, slot| {
             slot.parts_mut().for_each(|part| pattern(0, offset, 1, part));

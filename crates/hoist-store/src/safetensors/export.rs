@@ -74,7 +74,7 @@ fn write(
     // Tensors of one bundle next to each other come out of one read.
     let mut reads: Vec<(Span, Vec<TensorId>)> = Vec::new();
     for id in tensors {
-        for chunk in store.chunks(store.covering(id))? {
+        for chunk in store.chunks(store.store().covering(id))? {
             match reads.last_mut() {
                 Some((span, ids)) if *span == chunk => ids.push(id),
                 _ => reads.push((chunk, vec![id])),

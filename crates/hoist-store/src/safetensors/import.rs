@@ -1,5 +1,6 @@
 //! A file into a new store.
 
+use super::header::Header;
 use super::{METADATA_NOTE, header};
 use crate::{BlockingStore, Config, Error, RunId, Span, TensorId};
 use hoist_memory::{Slab, Slot};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 /// of their bytes in the file, grouped by [`crate::group_of`]. `__metadata__` is kept for the export.
 ///
 /// # Errors
-/// [`Error::Safetensors`] before anything is made; those of [`crate::Store::create`]; [`Error::File`] when the file
+/// [`Error::Safetensors`] before anything is made; after other errors what was made is removed. Those of [`crate::Store::create`]; [`Error::File`] when the file
 /// cannot be read.
 pub fn import_safetensors(
     path: &Path,
@@ -20,13 +21,26 @@ pub fn import_safetensors(
     io: &hoist_io::Config,
     slab: &Arc<Slab>,
 ) -> Result<BlockingStore, Error> {
-    let failed = |doing, source| Error::File { doing, path: path.to_owned(), source };
-    let file = File::open(path).map_err(|source| failed("opening", source))?;
+    let file = File::open(path).map_err(|source| failed("opening", path, source))?;
     let header = header::read(&file, path)?;
     let mut store = BlockingStore::create(config, io, slab, &header.specs)?;
+    match write(&mut store, &header, &file, path) {
+        Ok(()) => Ok(store),
+        Err(error) => {
+            store.discard();
+            Err(error)
+        }
+    }
+}
+
+fn failed(doing: &'static str, path: &Path, source: std::io::Error) -> Error {
+    Error::File { doing, path: path.to_owned(), source }
+}
+
+fn write(store: &mut BlockingStore, header: &Header, file: &File, path: &Path) -> Result<(), Error> {
     if let Some(metadata) = &header.metadata {
-        let text =
-            serde_json::to_vec(metadata).map_err(|error| failed("keeping metadata of", error.into()))?;
+        let text = serde_json::to_vec(metadata)
+            .map_err(|error| failed("keeping metadata of", path, error.into()))?;
         store.set_note(METADATA_NOTE, text)?;
     }
     for run in 0..store.store().runs().len() {
@@ -39,11 +53,10 @@ pub fn import_safetensors(
         };
         let places: Vec<_> = info.tensors.iter().map(place).collect();
         store.write(span, |offset, slot| {
-            fill(slot, offset, &places, &file).map_err(|source| failed("reading", source))
+            fill(slot, offset, &places, file).map_err(|source| failed("reading", path, source))
         })?;
     }
-    store.commit()?;
-    Ok(store)
+    store.commit().map(drop)
 }
 
 /// Reads the bytes of a run from `offset` on into `slot`; zeros where no tensor is.
