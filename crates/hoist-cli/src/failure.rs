@@ -40,8 +40,9 @@ impl Display for Failure {
                 write!(f, "interrupted: the work was asked to end; run it again for all of it")
             }
             Self::Config(problems) => {
-                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                write!(f, "{}", lines.join("\n"))
+                let many = if problems.len() == 1 { "problem" } else { "problems" };
+                write!(f, "{} {many} with the config", problems.len())?;
+                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
             }
         }
     }

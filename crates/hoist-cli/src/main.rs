@@ -1,7 +1,7 @@
 //! The command `hoist`.
 //!
 //! Each command is a module of [`commands`] that turns arguments into work and work into text; what takes more than
-//! that has a module of its own: [`config`], [`model`], [`bench`], [`report`].
+//! that has a module of its own: [`config`], [`model`], [`bench`], [`report`], [`doctor`].
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod bench;
 mod commands;
 mod config;
 mod contents;
+mod doctor;
 mod failure;
 mod interrupt;
 mod model;
@@ -18,6 +19,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Keeps a model's state in device memory, host memory and NVMe, and moves every byte before it is asked for.
 #[derive(Debug, Parser)]
@@ -30,19 +35,24 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(commands::bench::Args),
+    Import(commands::import::Args),
+    Export(commands::export::Args),
+    Ls(commands::ls::Args),
+    Verify(commands::verify::Args),
+    Doctor(commands::doctor::Args),
 }
 
 fn main() -> ExitCode {
     // clap ends the process with status 2 when the call is wrong.
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_max_level(tracing::Level::WARN)
-        .without_time()
-        .init();
+    log_to_stderr();
     let result = match &cli.command {
         Command::Bench(args) => commands::bench::run(args),
+        Command::Import(args) => commands::import::run(args),
+        Command::Export(args) => commands::export::run(args),
+        Command::Ls(args) => commands::ls::run(args),
+        Command::Verify(args) => commands::verify::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,4 +61,16 @@ fn main() -> ExitCode {
             failure.status()
         }
     }
+}
+
+/// Warnings of libraries, which name each step down. Those of memory are left out: small pages are usual, cost a
+/// short command nothing, and are said by `hoist doctor` and by every report.
+fn log_to_stderr() {
+    let targets =
+        Targets::new().with_default(LevelFilter::WARN).with_target("hoist_memory", LevelFilter::ERROR);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time();
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }

@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_drive_has_rates() {
-        let folder = tempfile::tempdir_in(".").unwrap();
+        let folder = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
         let rates = measure(&[folder.path().to_owned()], &Config::default()).unwrap();
         for rate in [rates.read, rates.write, rates.mixed_read, rates.mixed_write] {
             assert!(rate > 0.0 && rate.is_finite(), "{rates:?}");

@@ -1,19 +1,16 @@
 //! A model file: its tensors, and its bytes for filling and comparing.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use hoist_store::{Class, Dtype, Life, TensorSpec};
-use safetensors::tensor::Metadata;
+use hoist_store::TensorSpec;
 
 use crate::contents::{self, Mismatch};
 use crate::failure::Failure;
 use crate::model::{Budgets, FileTensor, groups};
 
-/// The largest header that the format allows (safetensors' own limit).
-const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Read at a time for comparing: stays in a core's cache between the read and the comparison.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -26,25 +23,31 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens a model file and lists its tensors, in the order of their names.
+    /// Opens a model file and lists its tensors, grouped so that no bundle is larger than an access.
     ///
     /// # Errors
-    /// When it cannot be read, is no safetensors file, or ends early.
+    /// When it cannot be read, or is no whole safetensors file.
     pub fn open(path: &Path, budgets: Budgets) -> Result<(Self, Vec<FileTensor>), Failure> {
-        let failed = |why: String| {
+        let failed = |why: &dyn Display| {
             Failure::work(
                 format!("opening the model {}", path.display()),
                 why,
                 "name a whole .safetensors file",
             )
         };
-        let mut file = File::open(path).map_err(|error| failed(error.to_string()))?;
-        let (metadata, data_offset) = read_header(&mut file).map_err(failed)?;
-        let mut tensors = file_tensors(&metadata, data_offset).map_err(failed)?;
+        let specs = hoist_store::read_specs(path).map_err(|error| failed(&error))?;
+        let file = File::open(path).map_err(|error| failed(&error))?;
+        let file_bytes = file.metadata().map_err(|error| failed(&error))?.len();
+        let lengths: Vec<u64> = specs.iter().map(|spec| spec.bytes().unwrap_or(0)).collect();
         let named: Vec<(&str, u64)> =
-            tensors.iter().map(|tensor| (tensor.spec.name.as_str(), tensor.bytes)).collect();
-        for (group, tensor) in groups(&named, budgets).into_iter().zip(&mut tensors) {
-            tensor.spec.group = group;
+            specs.iter().map(|spec| spec.name.as_str()).zip(lengths.clone()).collect();
+        let groups = groups(&named, budgets);
+        // The tensors lie in this order without gaps, up to the end of the file.
+        let mut file_offset = file_bytes - lengths.iter().sum::<u64>();
+        let mut tensors = Vec::new();
+        for ((spec, bytes), group) in specs.into_iter().zip(lengths).zip(groups) {
+            tensors.push(FileTensor { spec: TensorSpec { group, ..spec }, bytes, file_offset });
+            file_offset += bytes;
         }
         Ok((Self { path: path.to_owned(), file, buffer: vec![0; BUFFER_BYTES] }, tensors))
     }
@@ -81,48 +84,4 @@ impl Source {
             "leave it alone while it is used",
         )
     }
-}
-
-/// The header, and where the data begins.
-fn read_header(file: &mut File) -> Result<(Metadata, u64), String> {
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|error| format!("it has no header ({error})"))?;
-    let header_bytes = u64::from_le_bytes(length);
-    if header_bytes > HEADER_BYTES_MAX {
-        return Err(format!(
-            "a header of {header_bytes} bytes is longer than the {HEADER_BYTES_MAX} that are allowed"
-        ));
-    }
-    let mut header = vec![0; header_bytes as usize];
-    file.read_exact(&mut header)
-        .map_err(|error| format!("its header of {header_bytes} bytes is cut off ({error})"))?;
-    let metadata: Metadata =
-        serde_json::from_slice(&header).map_err(|error| format!("its header is wrong ({error})"))?;
-    let data_offset = 8 + header_bytes;
-    let right = data_offset.saturating_add(metadata.data_len() as u64);
-    let bytes = file.metadata().map_err(|error| error.to_string())?.len();
-    if bytes != right {
-        return Err(format!("it has {bytes} bytes, and its header describes {right}"));
-    }
-    Ok((metadata, data_offset))
-}
-
-fn file_tensors(metadata: &Metadata, data_offset: u64) -> Result<Vec<FileTensor>, String> {
-    let mut tensors = Vec::new();
-    for (name, info) in metadata.tensors() {
-        let dtype = info.dtype.to_string();
-        let dtype =
-            Dtype::from_name(&dtype).ok_or_else(|| format!("tensor {name} has the unknown dtype {dtype}"))?;
-        let (begin, end) = info.data_offsets;
-        let shape = info.shape.iter().map(|&length| length as u64).collect();
-        let (class, life) = (Class::Parameter, Life::Durable);
-        let spec = TensorSpec { name, dtype, shape, class, life, group: String::new() };
-        tensors.push(FileTensor {
-            spec,
-            bytes: (end - begin) as u64,
-            file_offset: data_offset + begin as u64,
-        });
-    }
-    tensors.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-    Ok(tensors)
 }

@@ -1,3 +1,9 @@
 //! One module for each command.
 
 pub mod bench;
+pub mod doctor;
+pub mod export;
+pub mod import;
+pub mod ls;
+mod opened;
+pub mod verify;

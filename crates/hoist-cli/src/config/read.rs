@@ -103,7 +103,9 @@ fn directories(value: &Value) -> Option<Vec<PathBuf>> {
 fn io(reader: &mut Reader<'_>) -> Io {
     let backends = [("auto", Backend::Auto), ("uring", Backend::Uring), ("pread", Backend::Pread)];
     let block_size = reader.bytes("io.block_size", "1 MiB").unwrap_or(BLOCK_BYTES);
-    if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_size) || block_size % BLOCK_BYTES_MIN != 0 {
+    if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_size)
+        || !block_size.is_multiple_of(BLOCK_BYTES_MIN)
+    {
         let right = "would be right: a multiple of 4 KiB up to 64 MiB, such as \"1 MiB\"";
         reader.problem("io.block_size", format!("{block_size} bytes is not right"), right);
     }
@@ -172,7 +174,7 @@ fn gpt2(reader: &mut Reader<'_>) -> Gpt2 {
         vocab: reader.integer(vocab, 1..=ROWS_MAX).unwrap_or(50257),
         context: reader.integer(context, 1..=ROWS_MAX).unwrap_or(1024),
     };
-    if shapes.hidden % shapes.heads != 0 {
+    if !shapes.hidden.is_multiple_of(shapes.heads) {
         let what = format!("{} does not divide model.hidden = {}", shapes.heads, shapes.hidden);
         reader.problem(heads, what, "would be right: a divisor of model.hidden");
     }

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::config::Config;
 
-pub use machine::Machine;
-pub use memory::peak_rss_bytes;
+pub use machine::{Machine, file_system};
+pub use memory::{bytes as meminfo_bytes, peak_rss_bytes};
 pub use table::print;
 
 /// The version of the keys: a key that changes its meaning changes this.

@@ -42,6 +42,9 @@ pub fn print(report: &Report) -> String {
     let (read, write) = (format_rate(probed.nvme_read), format_rate(probed.nvme_write));
     row("drive, probed", format!("read {read}, write {write}, both at once {both}"));
     row("verified", format!("{}, {} bytes wrong", format_bytes(summary.verified_bytes), summary.mismatches));
+    for obtained in &report.machine.obtained {
+        row("obtained", obtained.clone());
+    }
     let mut text = String::new();
     if report.partial {
         let _ = writeln!(

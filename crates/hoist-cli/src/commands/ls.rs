@@ -1,0 +1,62 @@
+//! `hoist ls DIR`
+
+use std::path::PathBuf;
+
+use comfy_table::{CellAlignment, Table, presets};
+use hoist_store::{Life, TensorInfo};
+
+use super::opened;
+use crate::config::units::format_bytes;
+use crate::failure::Failure;
+
+/// Lists the tensors of a store.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The store's directories.
+    #[arg(value_name = "DIR", required_unless_present = "store")]
+    directories: Vec<PathBuf>,
+    /// The same, as the other commands have it.
+    #[arg(long, value_name = "DIR")]
+    store: Vec<PathBuf>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the store cannot be opened.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let directories = [args.directories.as_slice(), args.store.as_slice()].concat();
+    let store = opened::open(&directories)?;
+    let tensors = store.store().tensors();
+    let table = table(tensors);
+    let bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
+    let (count, epoch) = (tensors.len(), store.store().epoch());
+    opened::close(store, Ok(()))?;
+    for line in table.lines() {
+        println!("{}", line.trim_end());
+    }
+    println!("{count} tensors, {}, epoch {epoch}", format_bytes(bytes));
+    Ok(())
+}
+
+fn table(tensors: &[TensorInfo]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(["tensor", "dtype", "shape", "bytes", "class", "life", "group"]);
+    for TensorInfo { spec, bytes, .. } in tensors {
+        let lengths: Vec<String> = spec.shape.iter().map(u64::to_string).collect();
+        let life = match &spec.life {
+            Life::Durable => "durable".to_owned(),
+            Life::Scratch => "scratch".to_owned(),
+            Life::Derived { from } => format!("derived from {from}"),
+        };
+        let shape = format!("[{}]", lengths.join(", "));
+        let (dtype, class) = (spec.dtype.name().to_owned(), spec.class.name().to_owned());
+        table.add_row([spec.name.clone(), dtype, shape, bytes.to_string(), class, life, spec.group.clone()]);
+    }
+    if let Some(column) = table.column_mut(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

@@ -1,0 +1,48 @@
+//! `hoist verify --store DIR`
+
+use std::path::PathBuf;
+
+use hoist_store::{BadBlock, VerifyReport};
+
+use super::opened;
+use crate::config::units::format_bytes;
+use crate::failure::Failure;
+
+/// Reads every durable byte of a store and compares it with its checksum.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The store's directories.
+    #[arg(value_name = "DIR", required_unless_present = "store")]
+    directories: Vec<PathBuf>,
+    /// The same, as the other commands have it.
+    #[arg(long, value_name = "DIR")]
+    store: Vec<PathBuf>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the store cannot be opened or read, or when bytes are wrong.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let directories = [args.directories.as_slice(), args.store.as_slice()].concat();
+    let mut store = opened::open(&directories)?;
+    let verified =
+        hoist_store::verify(&mut store).map_err(|error| Failure::Work(format!("verifying: {error}")));
+    let VerifyReport { blocks, bytes, bad } = opened::close(store, verified)?;
+    bad.iter().flat_map(lines).for_each(|line| println!("{line}"));
+    println!("verified {blocks} blocks, {}: {} bad", format_bytes(bytes), bad.len());
+    if bad.is_empty() {
+        return Ok(());
+    }
+    let why = format!("{} of {blocks} blocks are not as they were written", bad.len());
+    Err(Failure::work("verifying", why, "restore the tensors named above; all others are readable"))
+}
+
+/// A line for each place of a bad block: tensors, segment, offset, length.
+fn lines(bad: &BadBlock) -> impl Iterator<Item = String> + '_ {
+    let tensors = if bad.tensors.is_empty() { "no tensor".to_owned() } else { bad.tensors.join(", ") };
+    let why = bad.unreadable.as_deref().unwrap_or("its checksum does not match");
+    bad.places.iter().map(move |(segment, offset, bytes)| {
+        format!("bad: {tensors}: segment {}, offset {offset}, length {bytes}: {why}", segment.display())
+    })
+}
