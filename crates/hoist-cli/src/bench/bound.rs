@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use hoist::{Bandwidths, Bound, Engine, Order};
+use hoist::{Access, Bandwidths, Bound, Engine, Order};
 
 use crate::failure::Failure;
-use crate::model::bytes_of;
 
 /// The bound for an order whose accesses compute for these times.
 ///
@@ -36,7 +35,7 @@ pub fn compute_times(
 ) -> Result<Vec<Duration>, Failure> {
     let none = vec![Duration::ZERO; order.accesses.len()];
     let io_seconds = bound(engine, order, &none, bandwidths)?.bound_seconds;
-    let bytes: Vec<u64> = order.accesses.iter().map(|access| bytes_of(&access.uses)).collect();
+    let bytes: Vec<u64> = order.accesses.iter().map(Access::bytes).collect();
     Ok(spread(io_seconds * io_ratio, &bytes))
 }
 

@@ -1,23 +1,24 @@
 //! From the config of a run to the engine's own.
 
-use hoist::{Bandwidths, Engine, Stats};
+use hoist::{Bandwidths, Engine};
 use hoist_store::TensorSpec;
 
 use super::probe::Rates;
-use crate::config::{Backend, Config, Durability};
+use crate::config::{Backend, Config, Durability, Problem};
 use crate::failure::Failure;
 
-/// A new engine with these tensors.
+/// The engine's config, with bandwidths assumed until they are measured.
 ///
 /// # Errors
-/// What the engine says, with what to do.
-pub fn create(config: &Config, rates: Rates, tensors: &[TensorSpec]) -> Result<Engine, Failure> {
+/// What the library crates find wrong with their parts of it.
+pub fn config(config: &Config) -> Result<hoist::Config, Failure> {
+    let (host, device) = (config.host.budget_bytes, config.device.budget_bytes);
+    let assumed = hoist::Config::new("", host, device);
     let engine_config = hoist::Config {
-        host_budget_bytes: config.host.budget_bytes,
-        device: hoist::device::Config {
-            budget_bytes: config.device.budget_bytes,
+        device: hoist::DeviceConfig {
             h2d_bytes_per_second: config.device.h2d_bytes_per_second,
             d2h_bytes_per_second: config.device.d2h_bytes_per_second,
+            ..assumed.device
         },
         store: hoist_store::Config {
             nvme_path: config.store.nvme_path.clone(),
@@ -25,13 +26,25 @@ pub fn create(config: &Config, rates: Rates, tensors: &[TensorSpec]) -> Result<E
                 Durability::Step => hoist_store::Durability::Step,
                 Durability::None => hoist_store::Durability::None,
             },
-            ..hoist_store::Config::default()
+            ..assumed.store
         },
         io: io(config),
         prefetch: config.prefetch.enabled,
-        bandwidths: bandwidths(config, rates),
+        ..assumed
     };
-    Engine::create(engine_config, tensors).map_err(|error| {
+    let problem = |found: hoist::Problem| {
+        Problem::new(found.key, found.what, format!("would be right: {}", found.would_be_right))
+    };
+    let problems: Vec<Problem> = engine_config.problems().into_iter().map(problem).collect();
+    if problems.is_empty() { Ok(engine_config) } else { Err(Failure::Config(problems)) }
+}
+
+/// A new engine with these tensors.
+///
+/// # Errors
+/// What the engine says, with what to do.
+pub fn create(config: hoist::Config, tensors: &[TensorSpec]) -> Result<Engine, Failure> {
+    Engine::create(config, tensors).map_err(|error| {
         Failure::work("creating the store", error, "correct the config, or see what hoist doctor says")
     })
 }
@@ -59,9 +72,4 @@ pub fn bandwidths(config: &Config, rates: Rates) -> Bandwidths {
         h2d: config.device.h2d_bytes_per_second as f64,
         d2h: config.device.d2h_bytes_per_second as f64,
     }
-}
-
-/// What I/O and memory obtained, for the report.
-pub fn obtained(stats: &Stats) -> Vec<String> {
-    stats.obtained.clone()
 }

@@ -40,9 +40,10 @@ pub fn run(
     publish: &dyn Fn(&Report) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let budgets = Budgets { device_bytes: config.device.budget_bytes, host_bytes: config.host.budget_bytes };
+    let engine_config = engine::config(config)?;
     let (workload, source) = workload(config, budgets)?;
     let place = Place::prepare(&config.store.nvme_path, config.store.keep)?;
-    let report = run_in_place(config, interrupt, &workload, source, publish)?;
+    let report = run_in_place(config, engine_config, interrupt, &workload, source, publish)?;
     place.finish()?;
     match report.summary.mismatches {
         _ if report.partial => Err(Failure::Interrupted),
@@ -65,19 +66,20 @@ fn workload(config: &Config, budgets: Budgets) -> Result<(Workload, Option<Sourc
 
 fn run_in_place(
     config: &Config,
+    engine_config: hoist::Config,
     interrupt: &Interrupt,
     workload: &Workload,
     source: Option<Source>,
     publish: &dyn Fn(&Report) -> Result<(), Failure>,
 ) -> Result<Report, Failure> {
-    let io = engine::io(config);
+    let io = engine_config.io.clone();
     let accesses = workload.initial.accesses.len() as u64
         + workload.order.accesses.len() as u64 * (config.run.warmup + config.run.steps);
     let progress = Progress::new(accesses);
     progress.begin("measuring the drive");
     let rates = probe::measure(&config.store.nvme_path, &io)?;
-    let engine = engine::create(config, rates, &workload.tensors)?;
     let bandwidths = engine::bandwidths(config, rates);
+    let engine = engine::create(hoist::Config { bandwidths, ..engine_config }, &workload.tensors)?;
     let compute = bound::compute_times(&engine, &workload.order, config.compute.io_ratio, &bandwidths)?;
     let order = bound::with_compute(&workload.order, &compute);
     let trainer = Trainer {
@@ -179,8 +181,8 @@ fn report(
             host: Tier { budget_bytes: config.host.budget_bytes, peak_bytes: now.host_peak_bytes },
         },
         nvme: Nvme {
-            read_bytes_per_step: per_step(before.read_bytes, after.read_bytes),
-            write_bytes_per_step: per_step(before.write_bytes, after.write_bytes),
+            read_bytes_per_step: per_step(before.nvme_read_bytes, after.nvme_read_bytes),
+            write_bytes_per_step: per_step(before.nvme_write_bytes, after.nvme_write_bytes),
             min_read_bytes_per_step: bound.min_read_bytes,
             min_write_bytes_per_step: bound.min_write_bytes,
         },
@@ -194,7 +196,7 @@ fn report(
             .map_err(|error| Failure::work("reading peak memory", error, "mount /proc"))?,
     };
     let mut machine = Machine::here(&config.store.nvme_path[0]);
-    machine.obtained = engine::obtained(&now);
+    machine.obtained = now.obtained;
     let model = report::Model { tensors: workload.tensors.len() as u64, bytes: workload.bytes() };
     Ok(Report::new(machine, config.clone(), model, reported(&bandwidths), summary))
 }

@@ -49,7 +49,8 @@ fn lockable() -> Finding {
         Some(_) if may_lock(&status) => Finding::ok("lockable memory", "unlimited (CAP_IPC_LOCK)"),
         Some(bytes) => {
             let found = format!("{} (ulimit -l)", format_bytes(bytes));
-            let remedy = "raise it above host.budget: ulimit -l unlimited, or --ulimit memlock=-1:-1 for a container";
+            let remedy =
+                "raise it above host.budget: ulimit -l unlimited, or --ulimit memlock=-1:-1 for a container";
             Finding::bad(State::Degraded, "lockable memory", found, remedy)
         }
     }

@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::bytes_of;
 use super::*;
 
 const SMALL: Gpt2 = Gpt2 { layers: 12, hidden: 768, heads: 12, vocab: 50257, context: 1024 };
@@ -14,12 +13,17 @@ fn limit(access: &Access, limits: AccessLimits) -> u64 {
 
 /// Where each tensor is cut, over all accesses of an order; every array of a parameter in elements.
 fn cuts(workload: &Workload) -> BTreeMap<u32, Vec<Vec<Range<u64>>>> {
-    let mut by_tensor: BTreeMap<u32, BTreeMap<Phase, Vec<Range<u64>>>> = BTreeMap::new();
+    let mut by_tensor: BTreeMap<u32, BTreeMap<u8, Vec<Range<u64>>>> = BTreeMap::new();
     for access in &workload.order.accesses {
         for tensor_use in access.uses.iter().filter(|u| access.layer != "head" || u.tensor.0 != 1) {
             let width = workload.tensors[tensor_use.tensor.0 as usize].dtype.bits() / 8;
             let elements = tensor_use.bytes.start / width..tensor_use.bytes.end / width;
-            by_tensor.entry(tensor_use.tensor.0).or_default().entry(access.phase).or_default().push(elements);
+            by_tensor
+                .entry(tensor_use.tensor.0)
+                .or_default()
+                .entry(access.phase as u8)
+                .or_default()
+                .push(elements);
         }
     }
     let mut by_parameter: BTreeMap<u32, Vec<Vec<Range<u64>>>> = BTreeMap::new();
@@ -94,7 +98,7 @@ proptest! {
             let tile = TILE_ELEMENTS * if access.tier == Tier::Host { OPTIMIZER_BYTES } else { BACKWARD_BYTES };
             // The smallest piece there is, or the largest small parameter, may have to pass the limit.
             let single = tile.max(4 * tile * u64::from(access.uses.len() <= ARRAYS.len()));
-            prop_assert!(bytes_of(&access.uses) <= limit(access, limits).max(single), "{access:?}");
+            prop_assert!(access.bytes() <= limit(access, limits).max(single), "{access:?}");
         }
         for (parameter, phases) in cuts(&workload) {
             let elements = workload.tensors[parameter as usize * ARRAYS.len()].shape.iter().product::<u64>();
@@ -122,7 +126,7 @@ proptest! {
                 if tensor.shape.iter().product::<u64>() * 2 >= cut::SMALL_BYTES {
                     continue;
                 }
-                let visit = (access.phase, access.layer.clone(), tensor.group.clone());
+                let visit = (access.phase as u8, access.layer.clone(), tensor.group.clone());
                 prop_assert_eq!(*access_of.entry(visit).or_insert(index), index);
             }
         }

@@ -5,7 +5,7 @@ mod gpt2;
 mod layers;
 mod safetensors;
 
-use hoist::{Order, TensorUse};
+use hoist::Order;
 use hoist_store::{Life, TensorSpec};
 
 use crate::contents::Kind;
@@ -63,9 +63,4 @@ impl Workload {
     pub fn version_read(&self, tensor: usize, step: u64) -> u64 {
         if self.tensors[tensor].life == Life::Scratch { step } else { step - 1 }
     }
-}
-
-/// Bytes that an access moves, once for each of its uses.
-pub fn bytes_of(uses: &[TensorUse]) -> u64 {
-    uses.iter().map(|tensor_use| tensor_use.bytes.end - tensor_use.bytes.start).sum()
 }

@@ -111,7 +111,6 @@ mod tests {
     use hoist_store::{Class, Dtype, Life};
 
     use super::*;
-    use crate::model::bytes_of;
 
     /// Names and lengths like those of all-MiniLM-L6-v2, layers in the order of their names.
     fn mini_lm() -> Vec<(String, u64)> {
@@ -164,7 +163,10 @@ mod tests {
             assert_eq!(layers[1..5], numbered);
             assert_eq!((layers[0], layers[5]), ("embeddings", "pooler.dense"));
             let all: Vec<TensorUse> = accesses.iter().flat_map(|access| access.uses.clone()).collect();
-            assert_eq!(bytes_of(&all), tensors.iter().map(|tensor| tensor.bytes).sum::<u64>());
+            assert_eq!(
+                accesses.iter().map(Access::bytes).sum::<u64>(),
+                tensors.iter().map(|tensor| tensor.bytes).sum::<u64>()
+            );
             let written: Vec<TensorUse> =
                 workload.initial.accesses.iter().flat_map(|access| access.uses.clone()).collect();
             let places = |uses: &[TensorUse]| -> Vec<_> {
@@ -172,10 +174,7 @@ mod tests {
             };
             assert_eq!(places(&written), places(&all));
             let limit = (device_mib << 20) / 4;
-            assert!(
-                accesses.iter().all(|access| bytes_of(&access.uses) <= limit.max(768 << 10)),
-                "{accesses:?}"
-            );
+            assert!(accesses.iter().all(|access| access.bytes() <= limit.max(768 << 10)), "{accesses:?}");
         }
     }
 
