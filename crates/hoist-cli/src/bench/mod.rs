@@ -7,6 +7,7 @@ mod probe;
 mod progress;
 mod run;
 mod source;
+mod summary;
 mod trainer;
 
 pub use run::run;

@@ -1,0 +1,105 @@
+//! From what the steps of a run left to its report.
+
+use std::time::Duration;
+
+use hoist::{Bandwidths, Engine, Stats};
+
+use super::probe::Rates;
+use super::{bound, engine};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::model::Workload;
+use crate::report::{self, Links, Machine, Nvme, Report, Spread, Stalls, Summary, Tier, Tiers};
+
+/// What the steps of a run left to report.
+pub struct Steps {
+    /// Seconds of each measured step that ended.
+    pub seconds: Vec<f64>,
+    /// Compute time of each access, over those steps together.
+    pub compute: Vec<Duration>,
+    /// The engine's figures when the measured steps began.
+    pub before: Stats,
+    /// And when the last one ended.
+    pub after: Stats,
+    /// Bytes compared, in all steps.
+    pub verified_bytes: u64,
+    /// Bytes of those that were wrong.
+    pub mismatches: u64,
+}
+
+/// The report of a run whose engine is still open.
+///
+/// # Errors
+/// When no bound can be found, or memory cannot be read off.
+pub fn report(
+    config: &Config,
+    workload: &Workload,
+    rates: Rates,
+    engine: &Engine,
+    steps: &Steps,
+) -> Result<Report, Failure> {
+    let bandwidths = engine::bandwidths(config, rates);
+    let count = steps.seconds.len() as u32;
+    let compute: Vec<Duration> = steps.compute.iter().map(|sum| *sum / count.max(1)).collect();
+    let bound = bound::bound(engine, &workload.order, &compute, &bandwidths)?;
+    let (before, after) = (&steps.before, &steps.after);
+    let per_step = |before: u64, after: u64| (after - before) / u64::from(count.max(1));
+    let step_seconds = Spread::of(&steps.seconds);
+    let now = engine.stats();
+    let summary = Summary {
+        steps: u64::from(count),
+        step_seconds,
+        compute_seconds: compute.iter().sum::<Duration>().as_secs_f64(),
+        roofline_seconds: bound.roofline_seconds,
+        bound_seconds: bound.bound_seconds,
+        bound_resource: bound.resource.name().to_owned(),
+        efficiency: step_seconds.map(|seconds| bound.bound_seconds / seconds.median),
+        stall_seconds: stalls(before, after),
+        tiers: Tiers {
+            device: Tier { budget_bytes: config.device.budget_bytes, peak_bytes: now.device_peak_bytes },
+            host: Tier { budget_bytes: config.host.budget_bytes, peak_bytes: now.host_peak_bytes },
+        },
+        nvme: Nvme {
+            read_bytes_per_step: per_step(before.nvme_read_bytes, after.nvme_read_bytes),
+            write_bytes_per_step: per_step(before.nvme_write_bytes, after.nvme_write_bytes),
+            min_read_bytes_per_step: bound.min_read_bytes,
+            min_write_bytes_per_step: bound.min_write_bytes,
+        },
+        links: Links {
+            h2d_bytes_per_step: per_step(before.h2d_bytes, after.h2d_bytes),
+            d2h_bytes_per_step: per_step(before.d2h_bytes, after.d2h_bytes),
+        },
+        verified_bytes: steps.verified_bytes,
+        mismatches: steps.mismatches,
+        peak_rss_bytes: report::peak_rss_bytes()
+            .map_err(|error| Failure::work("reading peak memory", error, "mount /proc"))?,
+    };
+    let mut machine = Machine::here(&config.store.nvme_path[0]);
+    machine.obtained = now.obtained;
+    let model = report::Model { tensors: workload.tensors.len() as u64, bytes: workload.bytes() };
+    Ok(Report::new(machine, config.clone(), model, reported(&bandwidths), summary))
+}
+
+fn reported(bandwidths: &Bandwidths) -> report::Bandwidths {
+    report::Bandwidths {
+        nvme_read: bandwidths.read,
+        nvme_write: bandwidths.write,
+        nvme_mixed_read: bandwidths.mixed_read,
+        nvme_mixed_write: bandwidths.mixed_write,
+        h2d: bandwidths.h2d,
+        d2h: bandwidths.d2h,
+    }
+}
+
+fn stalls(before: &Stats, after: &Stats) -> Stalls {
+    let (before, after) = (&before.stalls, &after.stalls);
+    let seconds = |before: u64, after: u64| (after - before) as f64 / 1e9;
+    Stalls {
+        nvme_read: seconds(before.nvme_read_ns, after.nvme_read_ns),
+        nvme_write: seconds(before.nvme_write_ns, after.nvme_write_ns),
+        h2d: seconds(before.h2d_ns, after.h2d_ns),
+        d2h: seconds(before.d2h_ns, after.d2h_ns),
+        host_full: seconds(before.host_full_ns, after.host_full_ns),
+        device_full: seconds(before.device_full_ns, after.device_full_ns),
+    }
+}
