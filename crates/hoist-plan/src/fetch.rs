@@ -380,6 +380,9 @@ impl Plan {
         if reads && in_flight > 0 && in_flight + unit.spec.bytes > self.config.credit_bytes {
             return false;
         }
+        if self.requests.len() >= REQUESTS_AHEAD_MAX {
+            return false;
+        }
         let declared = &self.orders[self.current];
         let (reserve, profile) = (declared.reserve_pages, &declared.placement.host_pages);
         let most = self.host_window.kept_most.over(self.cursor - 1, seq.max(1) - 1, self.base, profile);
@@ -450,6 +453,10 @@ impl Plan {
         !matches!(brought, Brought::Waits(Cause::DeviceFull | Cause::HostFull | Cause::NvmeWrite))
     }
 }
+
+/// Requests in flight beyond which nothing is read ahead: what the driver's channels have room for
+/// several times over, and far more than a drive's queue takes even of single pages.
+pub(crate) const REQUESTS_AHEAD_MAX: usize = 4096;
 
 /// Copies ahead keep the link busy for at most this long before a demanded copy gets its turn
 /// (DESIGN.md: a demand waits at most a few milliseconds behind them).

@@ -30,6 +30,18 @@ impl Stalls {
         *sum += ns;
     }
 
+    /// The sum of both, cause by cause.
+    pub fn plus(self, other: Stalls) -> Stalls {
+        Stalls {
+            nvme_read_ns: self.nvme_read_ns + other.nvme_read_ns,
+            nvme_write_ns: self.nvme_write_ns + other.nvme_write_ns,
+            h2d_ns: self.h2d_ns + other.h2d_ns,
+            d2h_ns: self.d2h_ns + other.d2h_ns,
+            host_full_ns: self.host_full_ns + other.host_full_ns,
+            device_full_ns: self.device_full_ns + other.device_full_ns,
+        }
+    }
+
     /// All causes together.
     pub fn total_ns(&self) -> u64 {
         self.nvme_read_ns

@@ -9,7 +9,7 @@ impl Plan {
         let index = order.0 as usize;
         assert!(index < self.orders.len(), "order {} was never declared", order.0);
         let length = self.orders[self.current].order.len() as u64;
-        let at_start = (self.cursor - self.base) % length == 0;
+        let at_start = (self.cursor - self.base).is_multiple_of(length);
         if index != self.current || self.cursor == self.base {
             self.current = index;
             self.base = self.cursor;

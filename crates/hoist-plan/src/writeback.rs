@@ -1,6 +1,7 @@
 //! Copies from the device and writes to NVMe, and what their ends mean.
 
 use crate::contract::{Action, Priority, RequestId, SumPurpose, UnitId};
+use crate::fetch::REQUESTS_AHEAD_MAX;
 use crate::plan::{Plan, Work};
 use crate::unit::{Device, Host, WriteBack};
 
@@ -90,8 +91,9 @@ impl Plan {
             return true;
         }
         let (directory, bytes) = (usize::from(unit.spec.directory), unit.spec.bytes);
+        let many = self.requests.len() >= REQUESTS_AHEAD_MAX;
         let in_flight = self.write_bytes_in_flight[directory];
-        if in_flight > 0 && in_flight + bytes > self.config.credit_bytes {
+        if in_flight > 0 && (many || in_flight + bytes > self.config.credit_bytes) {
             return false;
         }
         self.write_bytes_in_flight[directory] += bytes;

@@ -1,0 +1,357 @@
+//! What clients ask of the engine's thread: orders, steps, commits, the end.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use hoist_plan::{Bound, Cause, ClientId, Event, LeaseId, OrderId, Plan, Refusal};
+use hoist_store::Durability;
+
+use crate::cut::{Cut, Units};
+use crate::error::Error;
+use crate::message::{Call, Granted, Message};
+use crate::order::Order;
+use crate::pipeline::{Pipeline, Waiting, answer};
+use crate::slots::Slots;
+use crate::stats::Stats;
+
+impl Pipeline {
+    pub(crate) fn call(&mut self, call: Call) {
+        match call {
+            Call::Declare(order, reply) => {
+                let declared = self.declare(order);
+                answer(&reply, declared);
+            }
+            Call::Bound(order, reply) => answer(&reply, self.bound(order)),
+            Call::Begin(order, reply) => {
+                let begun = self.begin(order);
+                answer(&reply, begun);
+            }
+            Call::Acquire { client, access, reply } => self.acquire(client, access, reply),
+            Call::Commit(reply, epoch) => self.commit(reply, epoch),
+            Call::Launch(compute, reply) => answer(&reply, self.device.launch(compute)),
+            Call::Stats(reply) => answer(&reply, self.stats()),
+            Call::Note(key, bytes, reply) => {
+                answer(&reply, self.store.set_note(&key, bytes).map_err(Error::from));
+            }
+            Call::Close(_) => panic!("the end of the engine is handled where it ends"),
+        }
+    }
+
+    /// Declares an order. One that cuts tensors where none did before needs new units: everything
+    /// is written out first, and the plan is made anew.
+    fn declare(&mut self, order: Order) -> Result<OrderId, Error> {
+        if self.in_step {
+            return Err(Error::Step {
+                call: "declare",
+                rule: "cannot be called within a step: commit it first",
+            });
+        }
+        self.usable()?;
+        let mut orders = self.orders.clone();
+        orders.push(order);
+        let units = Units::cut(&self.store, &orders);
+        let cuts = self.cut_all(&units, &orders)?;
+        let specs = units.specs(&self.store);
+        let accesses = |cuts: &[Arc<Cut>]| cuts.iter().map(|cut| cut.spec.clone()).collect::<Vec<_>>();
+        let last = cuts.last().map(|cuts| accesses(cuts)).unwrap_or_default();
+        let index = orders.len() - 1;
+        if units.spans == self.units.spans {
+            self.plan.declare(&last).map_err(|error| named(&error, &orders[index]))?;
+        } else {
+            // Refused orders are refused before anything moves.
+            for (cuts, order) in cuts.iter().zip(&orders) {
+                hoist_plan::Order::compile(&accesses(cuts), &specs, &self.plan_config)
+                    .map_err(|error| named(&error, order))?;
+            }
+            self.flush(true)?;
+            self.carry_stats();
+            let specs = units.specs(&self.store);
+            self.slots = Slots::new(units.count());
+            self.plan = Plan::new(self.plan_config.clone(), specs, self.epoch);
+            self.units = units;
+            self.errors.clear();
+            for (cuts, order) in cuts.iter().zip(&orders) {
+                self.plan.declare(&accesses(cuts)).map_err(|error| named(&error, order))?;
+            }
+            self.current = None;
+        }
+        (self.orders, self.cuts) = (orders, cuts);
+        Ok(OrderId(index as u32))
+    }
+
+    fn cut_all(&self, units: &Units, orders: &[Order]) -> Result<Vec<Vec<Arc<Cut>>>, Error> {
+        let cut = |order: &Order| {
+            let accesses = order.accesses.iter().enumerate();
+            accesses.map(|(index, access)| units.access(&self.store, index, access).map(Arc::new)).collect()
+        };
+        orders.iter().map(cut).collect()
+    }
+
+    fn bound(&self, order: OrderId) -> Result<Bound, Error> {
+        if order.0 as usize >= self.orders.len() {
+            return Err(Error::NoSuch { what: "order", index: order.0 as usize, count: self.orders.len() });
+        }
+        Ok(self.plan.bound(order))
+    }
+
+    fn begin(&mut self, order: OrderId) -> Result<(), Error> {
+        self.usable()?;
+        if self.in_step {
+            return Err(Error::Step { call: "begin_step", rule: "comes after the step before is committed" });
+        }
+        if order.0 as usize >= self.orders.len() {
+            return Err(Error::NoSuch { what: "order", index: order.0 as usize, count: self.orders.len() });
+        }
+        self.current = Some(order.0 as usize);
+        self.in_step = true;
+        self.events.push_back(Event::StepBegun(order));
+        Ok(())
+    }
+
+    fn acquire(&mut self, client: u32, access: usize, reply: Sender<Result<Granted, Error>>) {
+        let cut = match self.admit(access) {
+            Ok(cut) => cut,
+            Err(error) => return answer(&reply, Err(error)),
+        };
+        let lease = LeaseId(self.next_lease);
+        self.next_lease += 1;
+        self.waiting.insert(lease, Waiting { reply, cut });
+        let client = ClientId(client);
+        self.events.push_back(Event::Demanded { lease, client, access: access as u32 });
+    }
+
+    fn admit(&self, access: usize) -> Result<Arc<Cut>, Error> {
+        self.usable()?;
+        let Some(order) = self.current else {
+            return Err(Error::Step { call: "acquire", rule: "needs an order: begin a step first" });
+        };
+        let cuts = &self.cuts[order];
+        let Some(cut) = cuts.get(access) else {
+            return Err(Error::NoSuch { what: "access", index: access, count: cuts.len() });
+        };
+        if cut.writes_durable && !self.in_step {
+            let rule = "of a durable tensor for writing belongs into a step: begin one first";
+            return Err(Error::Step { call: "acquire", rule });
+        }
+        Ok(Arc::clone(cut))
+    }
+
+    pub(crate) fn refuse(&mut self, lease: LeaseId, refusal: Refusal) {
+        let error = match refusal {
+            Refusal::Failed { unit, .. } => {
+                let known = self.errors.remove(&unit);
+                known.unwrap_or_else(|| Error::NoContents { tensor: self.name(unit) })
+            }
+            Refusal::NoContents { unit } => Error::NoContents { tensor: self.name(unit) },
+            Refusal::WouldDeadlock { waiting_for } => {
+                Error::WouldDeadlock { waiting_for: cause_name(waiting_for) }
+            }
+        };
+        if let Some(waiting) = self.waiting.remove(&lease) {
+            answer(&waiting.reply, Err(error));
+        }
+    }
+
+    /// 7: the step ends. At most one commit is under way; this one waits until that is over.
+    fn commit(&mut self, reply: Sender<Result<(), Error>>, epoch: Sender<Result<u64, Error>>) {
+        let refused = self.usable().err().or_else(|| {
+            let outside = Error::Step { call: "commit_step", rule: "needs a step: begin one first" };
+            (!self.in_step).then_some(outside)
+        });
+        if let Some(error) = refused {
+            return answer(&reply, Err(error));
+        }
+        if !self.held.is_empty() {
+            let count = self.held.len();
+            return answer(&reply, Err(Error::LeasesHeld { call: "commit_step", count }));
+        }
+        self.in_step = false;
+        if self.committing.is_some() {
+            self.next_commit = Some((reply, epoch));
+            return;
+        }
+        self.committing = Some(epoch);
+        self.events.push_back(Event::CommitBegun(self.epoch));
+        self.epoch += 1;
+        answer(&reply, Ok(()));
+    }
+
+    pub(crate) fn publish(&mut self, epoch: u64) {
+        if self.store.durability() == Durability::None {
+            // No promise: the step is over when its leases are.
+            return self.committed(epoch, Ok(()));
+        }
+        match self.store.commit() {
+            Ok(started) => assert_eq!(started, epoch, "the store and the plan count epochs alike"),
+            Err(error) => self.committed(epoch, Err(error.into())),
+        }
+    }
+
+    pub(crate) fn committed(&mut self, epoch: u64, result: Result<(), Error>) {
+        let waiting = self.committing.take();
+        match result {
+            Ok(()) => {
+                self.events.push_back(Event::CommitDone(epoch));
+                if let Some(waiting) = waiting {
+                    answer(&waiting, Ok(epoch));
+                }
+                if let Some((reply, epoch)) = self.next_commit.take() {
+                    self.in_step = true;
+                    self.commit(reply, epoch);
+                }
+            }
+            Err(cause) => {
+                self.committing = waiting;
+                self.fail(Error::Commit { epoch, cause: Box::new(cause) });
+            }
+        }
+    }
+
+    /// The step and the one that runs are lost; the store stays at the epoch before. Everybody who
+    /// waits hears of it, and so does every later call.
+    pub(crate) fn fail(&mut self, error: Error) {
+        tracing::error!("{error}");
+        if let Some(waiting) = self.committing.take() {
+            answer(&waiting, Err(error.clone()));
+        }
+        if let Some((reply, _)) = self.next_commit.take() {
+            answer(&reply, Err(error.clone()));
+        }
+        for waiting in self.waiting.values_mut() {
+            answer(&waiting.reply, Err(error.clone()));
+            // A grant that comes all the same finds nobody, and the lease is given back.
+            waiting.reply = crossbeam_channel::bounded(0).0;
+        }
+        self.failed.get_or_insert(error);
+    }
+
+    fn usable(&self) -> Result<(), Error> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Waits for what is under way and writes what a close must keep.
+    pub(crate) fn quiesce(&mut self) -> Result<(), Error> {
+        if !self.held.is_empty() && self.releasing.len() < self.held.len() {
+            return Err(Error::LeasesHeld { call: "close", count: self.held.len() - self.releasing.len() });
+        }
+        while self.failed.is_none() && (self.committing.is_some() || !self.releasing.is_empty()) {
+            self.take_one()?;
+        }
+        if self.failed.is_none() && self.store.durability() == Durability::None {
+            self.flush(false)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, all: bool) -> Result<(), Error> {
+        if !self.held.is_empty() {
+            return Err(Error::LeasesHeld { call: "declare", count: self.held.len() });
+        }
+        while self.committing.is_some() {
+            self.usable()?;
+            self.take_one()?;
+        }
+        self.flushed = false;
+        self.events.push_back(Event::Flush { all });
+        self.decide();
+        while !self.flushed {
+            self.usable()?;
+            self.take_one()?;
+        }
+        self.write_error.take().map_or(Ok(()), Err)
+    }
+
+    /// Takes one message; calls wait until what is under way is over.
+    fn take_one(&mut self) -> Result<(), Error> {
+        match self.inbox.recv() {
+            Ok(Message::Call(call)) => self.deferred.push_back(call),
+            Ok(message) => self.take(message),
+            Err(_) => return Err(Error::Closed),
+        }
+        Ok(())
+    }
+
+    fn carry_stats(&mut self) {
+        self.carried = self.total();
+    }
+
+    fn total(&self) -> hoist_plan::Stats {
+        let (a, b) = (self.carried, self.plan.stats());
+        hoist_plan::Stats {
+            read_bytes: a.read_bytes + b.read_bytes,
+            write_bytes: a.write_bytes + b.write_bytes,
+            h2d_bytes: a.h2d_bytes + b.h2d_bytes,
+            d2h_bytes: a.d2h_bytes + b.d2h_bytes,
+            host_peak_bytes: a.host_peak_bytes.max(b.host_peak_bytes),
+            device_peak_bytes: a.device_peak_bytes.max(b.device_peak_bytes),
+            emergency_evictions: a.emergency_evictions + b.emergency_evictions,
+            departures: a.departures + b.departures,
+            stalls: a.stalls.plus(b.stalls),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let total = self.total();
+        Stats {
+            nvme_read_bytes: total.read_bytes,
+            nvme_write_bytes: total.write_bytes,
+            h2d_bytes: total.h2d_bytes,
+            d2h_bytes: total.d2h_bytes,
+            host_budget_bytes: self.plan_config.host_pages * self.plan_config.page_bytes,
+            host_peak_bytes: total.host_peak_bytes,
+            device_budget_bytes: self.device.budget_bytes(),
+            device_peak_bytes: total.device_peak_bytes,
+            summed_bytes: self.summed_bytes,
+            emergency_evictions: total.emergency_evictions,
+            departures: total.departures,
+            stalls: total.stalls,
+            obtained: self.obtained(),
+        }
+    }
+
+    fn obtained(&self) -> Vec<String> {
+        let slab = self.slab.obtained();
+        let mut lines = vec![format!(
+            "host slab: {} bytes on hugetlb pages, {} on transparent huge pages, {} on small pages, {} locked",
+            slab.hugetlb_bytes, slab.transparent_bytes, slab.small_bytes, slab.locked_bytes
+        )];
+        lines.extend(slab.stepped_down.iter().cloned());
+        for io in self.store.obtained() {
+            lines.push(format!(
+                "I/O: {} at depth {}, {} registered pieces, {} files direct, {} buffered{}{}",
+                io.backend,
+                io.queue_depth,
+                io.registered_pieces,
+                io.files_direct,
+                io.files_buffered,
+                if io.ring_flags.is_empty() { "" } else { ", flags " },
+                io.ring_flags.join("|")
+            ));
+            lines.extend(io.stepped_down);
+        }
+        lines.push(format!("device: {}", self.device.name()));
+        lines.extend(self.device.stepped_down().iter().cloned());
+        lines
+    }
+}
+
+fn named(error: &hoist_plan::OrderError, order: &Order) -> Error {
+    use hoist_plan::OrderError::{BadUnit, Empty, NoTransit, TooLarge};
+    let access = match error {
+        Empty => 0,
+        BadUnit { access, .. } | TooLarge { access, .. } | NoTransit { access, .. } => *access,
+    };
+    let layer = order.accesses.get(access).map(|access| access.layer.clone()).unwrap_or_default();
+    Error::BadAccess { access, layer, what: error.to_string() }
+}
+
+fn cause_name(cause: Cause) -> &'static str {
+    match cause {
+        Cause::NvmeRead => "bytes from NVMe",
+        Cause::NvmeWrite => "a write to NVMe",
+        Cause::H2d => "a copy to the device",
+        Cause::D2h => "a copy from the device",
+        Cause::HostFull => "host memory",
+        Cause::DeviceFull => "device memory",
+    }
+}

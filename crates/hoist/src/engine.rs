@@ -1,0 +1,249 @@
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use hoist_device::Event;
+use hoist_plan::{Bound, Mode, OrderId};
+use hoist_store::{CHECKSUM_BYTES, TensorId, TensorInfo, TensorSpec};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::lease::Lease;
+use crate::message::{Call, Message};
+use crate::order::{Order, TensorUse};
+use crate::stats::Stats;
+
+/// A handle on an open engine. Clones are clients: each waits for one lease at a time, and all
+/// share the step. The engine ends when it is closed or when its last handle is dropped.
+pub struct Engine {
+    shared: Arc<Shared>,
+    client: u32,
+}
+
+struct Shared {
+    messages: Sender<Message>,
+    tensors: Vec<TensorInfo>,
+    notes: Vec<(String, Vec<u8>)>,
+    epoch: u64,
+    clients: AtomicU32,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    process: u32,
+}
+
+/// A commit under way.
+#[derive(Debug)]
+pub struct Commit {
+    epoch: Receiver<Result<u64, Error>>,
+}
+
+impl Commit {
+    /// Waits until the step is durable; gives its epoch. With `durability = "none"` that is at
+    /// once, and a promise of nothing.
+    ///
+    /// # Errors
+    /// [`Error::Commit`]: the step is lost, and the store is at the epoch before it.
+    pub fn wait(self) -> Result<u64, Error> {
+        self.epoch.recv().unwrap_or(Err(Error::Closed))
+    }
+}
+
+impl Engine {
+    /// Makes a store of these tensors and an engine on it. No tensor has contents yet, but for
+    /// those in bundles (under 1 MiB), which are zero.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every problem; what the store, the slab or the device refused;
+    /// [`Error::BadCast`].
+    pub fn create(config: Config, tensors: &[TensorSpec]) -> Result<Engine, Error> {
+        crate::open::start(config, Some(tensors))
+    }
+
+    /// Opens an engine on a store that is there, at its newest epoch.
+    ///
+    /// # Errors
+    /// As [`Engine::create`]; a store that is locked, damaged or of a newer version.
+    pub fn open(config: Config) -> Result<Engine, Error> {
+        crate::open::start(config, None)
+    }
+
+    pub(crate) fn new(
+        messages: Sender<Message>,
+        tensors: Vec<TensorInfo>,
+        notes: Vec<(String, Vec<u8>)>,
+        epoch: u64,
+        thread: JoinHandle<()>,
+    ) -> Engine {
+        let process = std::process::id();
+        let (clients, thread) = (AtomicU32::new(1), Mutex::new(Some(thread)));
+        Engine {
+            shared: Arc::new(Shared { messages, tensors, notes, epoch, clients, thread, process }),
+            client: 0,
+        }
+    }
+
+    /// All tensors, in order of creation; a [`TensorId`] is a place in it.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.shared.tensors
+    }
+
+    /// The tensor with this name.
+    pub fn tensor(&self, name: &str) -> Option<TensorId> {
+        let place = self.shared.tensors.iter().position(|tensor| tensor.spec.name == name)?;
+        Some(TensorId(place as u32))
+    }
+
+    /// The notes of the store as they were when it was opened.
+    pub fn notes(&self) -> &[(String, Vec<u8>)] {
+        &self.shared.notes
+    }
+
+    /// The epoch at which the store was opened; 0 when it was created.
+    pub fn epoch(&self) -> u64 {
+        self.shared.epoch
+    }
+
+    /// A use of a whole tensor.
+    ///
+    /// # Panics
+    /// When there is no such tensor.
+    pub fn whole(&self, tensor: TensorId, mode: Mode) -> TensorUse {
+        TensorUse { tensor, bytes: 0..self.shared.tensors[tensor.0 as usize].bytes, mode }
+    }
+
+    /// Cuts a tensor into pieces of at most `bytes_max` (at least 256 KiB each, which is what one
+    /// checksum covers), each an access of its own. An order should use one cut of a tensor
+    /// throughout: where it does not, leases come in several parts.
+    ///
+    /// # Panics
+    /// When there is no such tensor.
+    pub fn pieces(&self, tensor: TensorId, bytes_max: u64) -> Vec<Range<u64>> {
+        let bytes = self.shared.tensors[tensor.0 as usize].bytes;
+        let piece = (bytes_max - bytes_max % CHECKSUM_BYTES).max(CHECKSUM_BYTES);
+        (0..bytes.div_ceil(piece)).map(|i| i * piece..((i + 1) * piece).min(bytes)).collect()
+    }
+
+    /// Declares an execution order. Outside a step, without leases.
+    ///
+    /// # Errors
+    /// [`Error::BadAccess`]: an access that is larger than its tier's budget, with both numbers,
+    /// or cut where it cannot be.
+    pub fn declare(&self, order: Order) -> Result<OrderId, Error> {
+        self.ask(|reply| Call::Declare(order, reply))?
+    }
+
+    /// The least time that a step over this order could take, and the least it must move, with
+    /// the bandwidths of the config.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`].
+    pub fn bound(&self, order: OrderId) -> Result<Bound, Error> {
+        self.ask(|reply| Call::Bound(order, reply))?
+    }
+
+    /// Begins a step over a declared order.
+    ///
+    /// # Errors
+    /// [`Error::Step`] within a step; [`Error::NoSuch`]; [`Error::Commit`] after a commit failed.
+    pub fn begin_step(&self, order: OrderId) -> Result<(), Error> {
+        self.ask(|reply| Call::Begin(order, reply))?
+    }
+
+    /// Waits for the access with this index of the current order. Accesses may come in another
+    /// order than declared: that costs time, nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Transfer`], [`Error::NoContents`] name the tensor, and only it
+    /// is affected; [`Error::WouldDeadlock`]; [`Error::Step`]; [`Error::Commit`].
+    pub fn acquire(&self, access: usize) -> Result<Lease, Error> {
+        let client = self.client;
+        let granted = self.ask(|reply| Call::Acquire { client, access, reply })??;
+        Ok(Lease::new(granted, self.shared.messages.clone()))
+    }
+
+    /// Ends the step and begins to make it durable. The next step may begin at once; the next
+    /// commit waits for this one.
+    ///
+    /// # Errors
+    /// [`Error::LeasesHeld`], [`Error::Step`] outside a step, [`Error::Commit`] when an earlier
+    /// commit failed.
+    pub fn commit_step(&self) -> Result<Commit, Error> {
+        let (epoch_sender, epoch) = bounded(1);
+        self.ask(|reply| Call::Commit(reply, epoch_sender))??;
+        Ok(Commit { epoch })
+    }
+
+    /// Puts work of this length on the emulated device's stream; the event passes when it ends.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn launch(&self, compute: Duration) -> Result<Event, Error> {
+        self.ask(|reply| Call::Launch(compute, reply))
+    }
+
+    /// Sets a small named record of the store; it becomes durable with the next commit.
+    ///
+    /// # Errors
+    /// When it is too large.
+    pub fn set_note(&self, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
+        self.ask(|reply| Call::Note(key.to_string(), bytes, reply))?
+    }
+
+    /// What has been moved and waited for since the engine was opened.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.ask(Call::Stats)
+    }
+
+    /// Waits for a commit under way and closes the store. A step that was not committed is
+    /// dropped. Other handles get [`Error::Closed`] from now on.
+    ///
+    /// # Errors
+    /// [`Error::LeasesHeld`]: nothing was closed. What the store said otherwise.
+    pub fn close(self) -> Result<(), Error> {
+        self.ask(Call::Close)??;
+        self.shared.join();
+        Ok(())
+    }
+
+    fn ask<T>(&self, call: impl FnOnce(Sender<T>) -> Call) -> Result<T, Error> {
+        if std::process::id() != self.shared.process {
+            return Err(Error::Forked);
+        }
+        let (reply, answer) = bounded(1);
+        self.shared.messages.send(Message::Call(call(reply))).map_err(|_| Error::Closed)?;
+        answer.recv().map_err(|_| Error::Closed)
+    }
+}
+
+impl Clone for Engine {
+    /// Another client of the same engine.
+    fn clone(&self) -> Engine {
+        let client = self.shared.clients.fetch_add(1, Ordering::Relaxed);
+        Engine { shared: Arc::clone(&self.shared), client }
+    }
+}
+
+impl Shared {
+    fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the engine's thread panicked");
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // A forked child has no such threads.
+        if std::process::id() == self.process {
+            let _ = self.messages.send(Message::Abandoned);
+            self.join();
+        }
+    }
+}

@@ -1,0 +1,149 @@
+use std::sync::Arc;
+
+use crate::config::Problem;
+
+/// What can go wrong, with what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The config has problems.
+    #[error("the configuration cannot be used: {}", list(.0))]
+    Config(Vec<Problem>),
+    /// The host slab could not be made.
+    #[error(transparent)]
+    Memory(Arc<hoist_memory::Error>),
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(Arc<hoist_store::Error>),
+    /// The device could not be opened.
+    #[error(transparent)]
+    Device(Arc<hoist_device::Error>),
+    /// The engine's threads could not be started.
+    #[error("cannot start thread {name}: {source}: raise the limit on threads (ulimit -u)")]
+    Thread {
+        /// Which.
+        name: &'static str,
+        /// What the system said.
+        source: Arc<std::io::Error>,
+    },
+    /// A derived tensor is no cast that the engine can make.
+    #[error("tensor {tensor} cannot be derived from {from}: {why}")]
+    BadCast {
+        /// The derived tensor.
+        tensor: String,
+        /// Its source.
+        from: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// An access of an order cannot be used.
+    #[error("access {access} ({layer}): {what}")]
+    BadAccess {
+        /// Its index.
+        access: usize,
+        /// Its layer.
+        layer: String,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// There is no such access or order.
+    #[error("{what} {index} does not exist: there are {count}")]
+    NoSuch {
+        /// "access" or "order".
+        what: &'static str,
+        /// What was asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A tensor was asked for that holds nothing.
+    #[error("tensor {tensor} holds nothing: write it first (the order may have given leave to forget it)")]
+    NoContents {
+        /// Which.
+        tensor: String,
+    },
+    /// Bytes on NVMe are not what was written.
+    #[error(
+        "tensor {tensor} is corrupt: {place} does not have the checksum that was recorded when it was written; \
+         restore it from a copy, and look at the drive's health"
+    )]
+    Corrupt {
+        /// Which.
+        tensor: String,
+        /// File, offset and length.
+        place: String,
+    },
+    /// A read or write of a tensor failed.
+    #[error("tensor {tensor}: {cause}")]
+    Transfer {
+        /// Which.
+        tensor: String,
+        /// What the store said: path, offset, length, errno.
+        cause: Arc<hoist_store::Error>,
+    },
+    /// Every client that holds a lease waits for another, and nothing in flight will end it.
+    #[error(
+        "would deadlock: waiting for {waiting_for} while every lease is held by a client that waits itself; \
+         release leases before acquiring, or raise the budget"
+    )]
+    WouldDeadlock {
+        /// What the refused acquire waited for.
+        waiting_for: &'static str,
+    },
+    /// The call needs a step, or needs there to be none.
+    #[error("{call} {rule}")]
+    Step {
+        /// Which call.
+        call: &'static str,
+        /// What it needs.
+        rule: &'static str,
+    },
+    /// The call cannot be made while leases are held.
+    #[error("{call} with {count} leases held: release them first")]
+    LeasesHeld {
+        /// Which call.
+        call: &'static str,
+        /// How many.
+        count: usize,
+    },
+    /// A step could not be made durable; the store is still at the epoch before it.
+    #[error("epoch {epoch} could not be committed: {cause}; the store holds epoch {}", epoch - 1)]
+    Commit {
+        /// The epoch that is not.
+        epoch: u64,
+        /// Why.
+        cause: Box<Error>,
+    },
+    /// The engine has been closed.
+    #[error("the engine is closed")]
+    Closed,
+    /// The handle is used in a forked child.
+    #[error("a forked child cannot use the engine of its parent: open another store there")]
+    Forked,
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("{} {}: {}", problem.key, problem.what, problem.would_be_right))
+        .collect();
+    lines.join("; ")
+}
+
+impl From<hoist_memory::Error> for Error {
+    fn from(error: hoist_memory::Error) -> Error {
+        Error::Memory(Arc::new(error))
+    }
+}
+
+impl From<hoist_store::Error> for Error {
+    fn from(error: hoist_store::Error) -> Error {
+        Error::Store(Arc::new(error))
+    }
+}
+
+impl From<hoist_device::Error> for Error {
+    fn from(error: hoist_device::Error) -> Error {
+        Error::Device(Arc::new(error))
+    }
+}

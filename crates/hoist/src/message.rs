@@ -1,0 +1,65 @@
+//! What the engine's thread is told, and by whom.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use hoist_device::{DeviceReader, DeviceSlot, Event};
+use hoist_memory::{Slot, SlotReader};
+use hoist_plan::{Bound, LeaseId, OrderId};
+
+use crate::cut::Cut;
+use crate::error::Error;
+use crate::order::Order;
+use crate::stats::Stats;
+use crate::workers::Worked;
+
+/// One slot of a lease, by value: the lease is its only writer, or one of its readers.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    HostRead(SlotReader),
+    HostWrite(Slot),
+    DeviceRead(DeviceReader),
+    DeviceWrite(DeviceSlot),
+}
+
+/// A lease as it is handed to a client.
+pub(crate) struct Granted {
+    pub(crate) lease: LeaseId,
+    pub(crate) holds: Vec<Hold>,
+    pub(crate) cut: Arc<Cut>,
+}
+
+/// What a client asks; each is answered on its own channel.
+pub(crate) enum Call {
+    Declare(Order, Sender<Result<OrderId, Error>>),
+    Bound(OrderId, Sender<Result<Bound, Error>>),
+    Begin(OrderId, Sender<Result<(), Error>>),
+    Acquire {
+        client: u32,
+        access: usize,
+        reply: Sender<Result<Granted, Error>>,
+    },
+    /// The second channel gets the epoch when it is durable.
+    Commit(Sender<Result<(), Error>>, Sender<Result<u64, Error>>),
+    Launch(Duration, Sender<Event>),
+    Stats(Sender<Stats>),
+    Note(String, Vec<u8>, Sender<Result<(), Error>>),
+    Close(Sender<Result<(), Error>>),
+}
+
+/// Everything that reaches the engine's thread.
+pub(crate) enum Message {
+    Call(Call),
+    /// A lease came back; its bytes may move after the event.
+    Released {
+        lease: LeaseId,
+        holds: Vec<Hold>,
+        event: Event,
+    },
+    Io(hoist_store::Completion),
+    Device(hoist_device::Completion),
+    Worked(Worked),
+    /// The last handle is gone.
+    Abandoned,
+}
