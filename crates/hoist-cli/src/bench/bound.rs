@@ -2,39 +2,30 @@
 
 use std::time::Duration;
 
-use hoist::{Access, Bandwidths, Bound, Engine, Order};
+use hoist::{Access, Bound, Engine, Order, OrderId};
 
 use crate::failure::Failure;
 
-/// The bound for an order whose accesses compute for these times.
+/// Declares an order whose accesses compute for these times; gives its bound, too. The engine computes it with the
+/// bandwidths of its own config, those of the probe before the run. Outside a step only.
 ///
 /// # Errors
 /// When an access can never be had within the budgets.
-pub fn bound(
-    engine: &Engine,
-    order: &Order,
-    compute: &[Duration],
-    bandwidths: &Bandwidths,
-) -> Result<Bound, Failure> {
-    let order = with_compute(order, compute);
-    engine
-        .bound(&order, bandwidths)
-        .map_err(|error| Failure::work("predicting a step", error, "give device.budget or host.budget more"))
+pub fn declare(engine: &Engine, order: &Order, compute: &[Duration]) -> Result<(OrderId, Bound), Failure> {
+    let declared = engine.declare(with_compute(order, compute));
+    declared.and_then(|id| Ok((id, engine.bound(id)?))).map_err(|error| {
+        Failure::work("declaring the order of accesses", error, "give device.budget or host.budget more")
+    })
 }
 
 /// Compute times that are `io_ratio` times the predicted I/O time together, and in proportion to the bytes of each
 /// access.
 ///
 /// # Errors
-/// Those of [`bound`].
-pub fn compute_times(
-    engine: &Engine,
-    order: &Order,
-    io_ratio: f64,
-    bandwidths: &Bandwidths,
-) -> Result<Vec<Duration>, Failure> {
+/// Those of [`declare`].
+pub fn compute_times(engine: &Engine, order: &Order, io_ratio: f64) -> Result<Vec<Duration>, Failure> {
     let none = vec![Duration::ZERO; order.accesses.len()];
-    let io_seconds = bound(engine, order, &none, bandwidths)?.bound_seconds;
+    let io_seconds = declare(engine, order, &none)?.1.bound_seconds;
     let bytes: Vec<u64> = order.accesses.iter().map(Access::bytes).collect();
     Ok(spread(io_seconds * io_ratio, &bytes))
 }

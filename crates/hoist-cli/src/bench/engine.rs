@@ -1,6 +1,6 @@
 //! From the config of a run to the engine's own.
 
-use hoist::{Bandwidths, Engine};
+use hoist::{Bandwidths, Engine, Stats};
 use hoist_store::TensorSpec;
 
 use super::probe::Rates;
@@ -47,6 +47,14 @@ pub fn create(config: hoist::Config, tensors: &[TensorSpec]) -> Result<Engine, F
     Engine::create(config, tensors).map_err(|error| {
         Failure::work("creating the store", error, "correct the config, or see what hoist doctor says")
     })
+}
+
+/// What the engine has moved and waited for.
+///
+/// # Errors
+/// When its thread has ended.
+pub fn stats(engine: &Engine) -> Result<Stats, Failure> {
+    engine.stats().map_err(|error| Failure::work("asking the engine for its figures", error, "run it again"))
 }
 
 /// How the store and the probes do their I/O.

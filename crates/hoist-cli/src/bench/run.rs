@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hoist::Order;
+use hoist::{Order, OrderId};
 
 use super::place::Place;
 use super::probe;
@@ -68,8 +68,9 @@ fn run_in_place(
     let rates = probe::measure(&config.store.nvme_path, &io)?;
     let bandwidths = engine::bandwidths(config, rates);
     let engine = engine::create(hoist::Config { bandwidths, ..engine_config }, &workload.tensors)?;
-    let compute = bound::compute_times(&engine, &workload.order, config.compute.io_ratio, &bandwidths)?;
+    let compute = bound::compute_times(&engine, &workload.order, config.compute.io_ratio)?;
     let order = bound::with_compute(&workload.order, &compute);
+    let (id, predicted) = bound::declare(&engine, &order, &compute)?;
     let trainer = Trainer {
         engine: &engine,
         workload,
@@ -79,12 +80,16 @@ fn run_in_place(
         verified_bytes: 0,
         mismatches: 0,
     };
-    let steps = train(trainer, config, &order)?;
-    // An interrupted run has no time for a second probe.
-    let rates =
-        if interrupt.is_set() { rates } else { rates.mean(probe::measure(&config.store.nvme_path, &io)?) };
+    let steps = train(trainer, config, id, &order)?;
+    // An interrupted run has no time for a second probe, and is in the middle of a step.
+    let (rates, bound) = if interrupt.is_set() {
+        (rates, predicted)
+    } else {
+        let after = probe::measure(&config.store.nvme_path, &io)?;
+        (rates.mean(after), bound::declare(&engine, &order, &steps.compute_mean())?.1)
+    };
     drop(progress);
-    let report = summary::report(config, workload, rates, &engine, &steps)?;
+    let report = summary::report(config, workload, rates, bound, &engine::stats(&engine)?, &steps)?;
     publish(&report)?;
     engine.close().map_err(|error| {
         Failure::work("closing the store", error, "see what hoist verify says of the store")
@@ -93,26 +98,21 @@ fn run_in_place(
 }
 
 /// Writes version 0 of everything, warms up and measures. Being interrupted ends it like having done all steps.
-fn train(mut trainer: Trainer<'_>, config: &Config, order: &Order) -> Result<Steps, Failure> {
+fn train(mut trainer: Trainer<'_>, config: &Config, id: OrderId, order: &Order) -> Result<Steps, Failure> {
     let engine = trainer.engine;
-    let declare = |order: &Order| {
-        engine.declare(order.clone()).map_err(|error| {
-            Failure::work("declaring the order of accesses", error, "give device.budget or host.budget more")
-        })
-    };
     let mut steps = Steps {
         seconds: Vec::new(),
         compute: vec![Duration::ZERO; order.accesses.len()],
-        before: engine.stats(),
-        after: engine.stats(),
+        before: engine::stats(engine)?,
+        after: engine::stats(engine)?,
         verified_bytes: 0,
         mismatches: 0,
     };
     let mut all = || -> Result<(), Failure> {
         trainer.progress.begin("writing the model");
         let initial = &trainer.workload.initial;
-        trainer.step(declare(initial)?, initial, 0)?;
-        let id = declare(order)?;
+        let none = vec![Duration::ZERO; initial.accesses.len()];
+        trainer.step(bound::declare(engine, initial, &none)?.0, initial, 0)?;
         for step in 1..=config.run.warmup + config.run.steps {
             let measured = step > config.run.warmup;
             trainer.progress.begin(match measured {
@@ -122,7 +122,7 @@ fn train(mut trainer: Trainer<'_>, config: &Config, order: &Order) -> Result<Ste
             let begin = Instant::now();
             let compute = trainer.step(id, order, step)?;
             let seconds = begin.elapsed().as_secs_f64();
-            steps.after = engine.stats();
+            steps.after = engine::stats(engine)?;
             if measured {
                 steps.seconds.push(seconds);
                 steps.compute.iter_mut().zip(compute).for_each(|(sum, compute)| *sum += compute);

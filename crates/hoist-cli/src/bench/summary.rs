@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use hoist::{Bandwidths, Engine, Stats};
+use hoist::{Bandwidths, Bound, Stats};
 
+use super::engine;
 use super::probe::Rates;
-use super::{bound, engine};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::model::Workload;
@@ -27,29 +27,35 @@ pub struct Steps {
     pub mismatches: u64,
 }
 
-/// The report of a run whose engine is still open.
+impl Steps {
+    /// Compute time of each access in a measured step, mean.
+    pub fn compute_mean(&self) -> Vec<Duration> {
+        let count = (self.seconds.len() as u32).max(1);
+        self.compute.iter().map(|sum| *sum / count).collect()
+    }
+}
+
+/// The report of a run, with the engine's figures at its end.
 ///
 /// # Errors
-/// When no bound can be found, or memory cannot be read off.
+/// When the most memory that there was cannot be read off.
 pub fn report(
     config: &Config,
     workload: &Workload,
     rates: Rates,
-    engine: &Engine,
+    bound: Bound,
+    now: &Stats,
     steps: &Steps,
 ) -> Result<Report, Failure> {
     let bandwidths = engine::bandwidths(config, rates);
     let count = steps.seconds.len() as u32;
-    let compute: Vec<Duration> = steps.compute.iter().map(|sum| *sum / count.max(1)).collect();
-    let bound = bound::bound(engine, &workload.order, &compute, &bandwidths)?;
     let (before, after) = (&steps.before, &steps.after);
     let per_step = |before: u64, after: u64| (after - before) / u64::from(count.max(1));
     let step_seconds = Spread::of(&steps.seconds);
-    let now = engine.stats();
     let summary = Summary {
         steps: u64::from(count),
         step_seconds,
-        compute_seconds: compute.iter().sum::<Duration>().as_secs_f64(),
+        compute_seconds: steps.compute_mean().iter().sum::<Duration>().as_secs_f64(),
         roofline_seconds: bound.roofline_seconds,
         bound_seconds: bound.bound_seconds,
         bound_resource: bound.resource.name().to_owned(),
@@ -75,7 +81,7 @@ pub fn report(
             .map_err(|error| Failure::work("reading peak memory", error, "mount /proc"))?,
     };
     let mut machine = Machine::here(&config.store.nvme_path[0]);
-    machine.obtained = now.obtained;
+    machine.obtained.clone_from(&now.obtained);
     let model = report::Model { tensors: workload.tensors.len() as u64, bytes: workload.bytes() };
     Ok(Report::new(machine, config.clone(), model, reported(&bandwidths), summary))
 }
