@@ -161,15 +161,22 @@ impl Pipeline {
         if let Some(error) = refused {
             return answer(&reply, Err(error));
         }
-        if !self.held.is_empty() {
-            let count = self.held.len();
+        // Leases that wait for the device alone are given back already.
+        let count = self.held.len() - self.releasing.len();
+        if count > 0 {
             return answer(&reply, Err(Error::LeasesHeld { call: "commit_step", count }));
         }
         self.in_step = false;
-        if self.committing.is_some() {
-            self.next_commit = Some((reply, epoch));
+        self.next_commit = Some((reply, epoch));
+        self.begin_commit();
+    }
+
+    /// Begins the commit that waits, once the one before it is over and the device is done.
+    pub(crate) fn begin_commit(&mut self) {
+        if self.committing.is_some() || !self.releasing.is_empty() {
             return;
         }
+        let Some((reply, epoch)) = self.next_commit.take() else { return };
         self.committing = Some(epoch);
         self.events.push_back(Event::CommitBegun(self.epoch));
         self.epoch += 1;
@@ -195,10 +202,7 @@ impl Pipeline {
                 if let Some(waiting) = waiting {
                     answer(&waiting, Ok(epoch));
                 }
-                if let Some((reply, epoch)) = self.next_commit.take() {
-                    self.in_step = true;
-                    self.commit(reply, epoch);
-                }
+                self.begin_commit();
             }
             Err(cause) => {
                 self.committing = waiting;
@@ -231,8 +235,9 @@ impl Pipeline {
 
     /// Waits for what is under way and writes what a close must keep.
     pub(crate) fn quiesce(&mut self) -> Result<(), Error> {
-        if !self.held.is_empty() && self.releasing.len() < self.held.len() {
-            return Err(Error::LeasesHeld { call: "close", count: self.held.len() - self.releasing.len() });
+        let count = self.held.len() - self.releasing.len();
+        if count > 0 {
+            return Err(Error::LeasesHeld { call: "close", count });
         }
         while self.failed.is_none() && (self.committing.is_some() || !self.releasing.is_empty()) {
             self.take_one()?;

@@ -59,8 +59,12 @@ pub use config::{Config, Problem};
 pub use engine::{Commit, Engine};
 pub use error::Error;
 pub use hoist_device::{Config as DeviceConfig, Event};
+pub use hoist_memory::Config as HostConfig;
 pub use hoist_plan::{Bandwidths, Bound, Mode, OrderId, Resource, Stalls, Tier};
-pub use hoist_store::{Class, Dtype, Life, TensorId, TensorInfo, TensorSpec};
+pub use hoist_store::{
+    BackendChoice, Class, Config as StoreConfig, Dtype, Durability, IoConfig, Life, TensorId, TensorInfo,
+    TensorSpec,
+};
 pub use lease::Lease;
 pub use order::{Access, Order, Phase, TensorUse};
 pub use stats::Stats;

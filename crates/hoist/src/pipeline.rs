@@ -54,7 +54,7 @@ pub(crate) struct Pipeline {
     pub(crate) epoch: u64,
     /// The commit under way, and who waits for it; and the call that waits until it is over.
     pub(crate) committing: Option<Sender<Result<u64, Error>>>,
-    pub(crate) next_commit: Option<(Sender<Result<(), Error>>, Sender<Result<u64, Error>>)>,
+    pub(crate) next_commit: Option<CommitCall>,
     /// What ended the engine's usefulness: a commit that failed.
     pub(crate) failed: Option<Error>,
     pub(crate) waiting: HashMap<LeaseId, Waiting>,
@@ -78,6 +78,9 @@ pub(crate) struct Pipeline {
     pub(crate) carried: hoist_plan::Stats,
     pub(crate) events: VecDeque<Event>,
 }
+
+/// A client that ends a step: told when the commit begins, and its epoch when it is durable.
+pub(crate) type CommitCall = (Sender<Result<(), Error>>, Sender<Result<u64, Error>>);
 
 /// A client that waits in `acquire`.
 pub(crate) struct Waiting {
@@ -304,6 +307,7 @@ impl Pipeline {
             hoist_device::Completion::Event { id } => {
                 if let Some((lease, holds)) = self.releasing.remove(&id) {
                     self.released(lease, holds);
+                    self.begin_commit();
                 }
             }
         }
