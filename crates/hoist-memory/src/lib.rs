@@ -12,6 +12,7 @@ mod free_pages;
 mod mapping;
 mod obtained;
 mod owner;
+mod reservation;
 mod slab;
 mod slot;
 mod spans;

@@ -1,23 +1,18 @@
-//! The mapping: addresses reserved first, then mapped piece by piece on a ladder of page kinds.
+//! The mapping: addresses reserved first, then filled piece by piece on a ladder of page kinds.
 
 use crate::config::HUGE_PAGE_BYTES;
+use crate::reservation::{HugePages, Reservation};
 use crate::{Config, Error, Obtained};
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
-use std::ptr;
+use rustix::mm::{Advice, mlock};
 
 /// One reserved range of addresses, the slab's bytes mapped at its 2 MiB-aligned start, a guard behind them.
 pub(crate) struct Mapping {
-    reserved: *mut u8,
-    reserved_bytes: usize,
-    base: *mut u8,
+    reservation: Reservation,
+    /// Bytes of the reservation before the first huge page.
+    skipped_bytes: usize,
     bytes: usize,
 }
-
-// SAFETY: the value is an address range; it is not bound to a thread, and `&Mapping` gives only the address.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
 
 /// The page kinds, best first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,119 +22,133 @@ enum Rung {
     Small,
 }
 
+/// Why a mapping was not made.
+enum Stop {
+    /// There is no way on.
+    Refused(Error),
+    /// Hugetlb pages were there, but could not be moved into the reservation, which is spoilt by that.
+    NotPlaced(Errno),
+}
+
 impl Mapping {
     /// Maps `bytes` and says what it got.
     pub(crate) fn map(bytes: usize, config: &Config) -> Result<(Mapping, Obtained), Error> {
-        let mut mapping = Mapping::reserve(bytes)?;
-        match mapping.fill(config) {
-            Ok(obtained) => Ok((mapping, obtained)),
-            Err(error) => {
-                mapping.unmap();
-                Err(error)
+        let mut best = Rung::Hugetlb;
+        let mut stepped_down = Vec::new();
+        loop {
+            let mut mapping = Mapping::reserve(bytes)?;
+            let mut obtained = Obtained { bytes: bytes as u64, ..Obtained::default() };
+            obtained.stepped_down.append(&mut stepped_down);
+            let stop = match mapping.fill(config, best, &mut obtained) {
+                Ok(()) => return Ok((mapping, obtained)),
+                Err(stop) => stop,
+            };
+            mapping.unmap();
+            match stop {
+                Stop::Refused(error) => return Err(error),
+                Stop::NotPlaced(errno) => {
+                    stepped_down
+                        .push(format!("no hugetlb pages: mremap: {errno} (Linux moves them from 5.16 on)"));
+                    best = Rung::Transparent;
+                }
             }
         }
     }
 
-    fn fill(&self, config: &Config) -> Result<Obtained, Error> {
+    fn fill(&mut self, config: &Config, best: Rung, obtained: &mut Obtained) -> Result<(), Stop> {
         let bytes = self.bytes;
-        let mut obtained = Obtained { bytes: bytes as u64, ..Obtained::default() };
-        let mut rung = Rung::Hugetlb;
+        let mut rung = best;
         let mut offset = 0;
         while offset < bytes {
             let piece_bytes = config.piece_bytes.min(bytes - offset);
             let huge_bytes = piece_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
-            self.map_part(offset, huge_bytes, &mut rung, &mut obtained)?;
+            self.map_part(offset, huge_bytes, &mut rung, obtained)?;
             let mut small = Rung::Small;
-            self.map_part(offset + huge_bytes, piece_bytes - huge_bytes, &mut small, &mut obtained)?;
+            self.map_part(offset + huge_bytes, piece_bytes - huge_bytes, &mut small, obtained)?;
             offset += piece_bytes;
         }
-        // SAFETY: the range is this mapping's own reservation; the advice changes only what a forked child sees.
-        unsafe { madvise(self.reserved.cast(), self.reserved_bytes, Advice::LinuxDontFork) }
+        self.reservation
+            .advise(0..self.reservation.bytes(), Advice::LinuxDontFork)
             .map_err(|source| self.failed("madvise(MADV_DONTFORK)", 0, bytes, source))?;
-        self.verify_transparent(rung, &mut obtained);
-        self.lock(config.piece_bytes, &mut obtained);
-        Ok(obtained)
+        self.verify_transparent(rung, obtained);
+        self.lock(config.piece_bytes, obtained);
+        Ok(())
     }
 
     fn reserve(bytes: usize) -> Result<Mapping, Error> {
         // One huge page more: room to align the start, and what is left behind the end keeps the kernel from merging
         // this mapping with a neighbour, whose pages smaps would then count as ours.
-        let reserved_bytes = bytes + HUGE_PAGE_BYTES;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let reserved = unsafe { mmap_anonymous(ptr::null_mut(), reserved_bytes, ProtFlags::empty(), flags) };
-        let reserved = reserved
-            .map_err(|source| Error::Reserve { bytes: reserved_bytes, source: source.into() })?
-            .cast::<u8>();
-        let skipped_bytes = reserved.align_offset(HUGE_PAGE_BYTES);
-        assert!(skipped_bytes < HUGE_PAGE_BYTES, "mmap gave {reserved:?}");
-        Ok(Mapping { reserved, reserved_bytes, base: reserved.wrapping_add(skipped_bytes), bytes })
+        let reservation = Reservation::new(bytes + HUGE_PAGE_BYTES)?;
+        let skipped_bytes = reservation.address().align_offset(HUGE_PAGE_BYTES);
+        assert!(skipped_bytes < HUGE_PAGE_BYTES, "mmap gave {:?}", reservation.address());
+        Ok(Mapping { reservation, skipped_bytes, bytes })
     }
 
     /// The first byte; valid for reads and writes of [`Mapping::bytes`] until drop.
     pub(crate) fn base(&self) -> *mut u8 {
-        self.base
+        self.reservation.address().wrapping_add(self.skipped_bytes)
     }
 
-    fn failed(&self, call: &'static str, offset: usize, bytes: usize, source: Errno) -> Error {
-        Error::Map { call, offset, bytes, budget_bytes: self.bytes, source: source.into() }
+    fn failed(&self, call: &'static str, offset: usize, bytes: usize, source: Errno) -> Stop {
+        Stop::Refused(Error::Map { call, offset, bytes, budget_bytes: self.bytes, source: source.into() })
     }
 
     /// Maps and fills one part, stepping down `rung` (for the parts that follow, too) when the kernel refuses.
     fn map_part(
-        &self,
+        &mut self,
         offset: usize,
         bytes: usize,
         rung: &mut Rung,
         obtained: &mut Obtained,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Stop> {
         if bytes == 0 {
             return Ok(());
         }
-        loop {
-            match (self.try_part(offset, bytes, *rung), *rung) {
-                (Ok(()), Rung::Hugetlb) => obtained.hugetlb_bytes += bytes as u64,
-                (Ok(()), _) => obtained.small_bytes += bytes as u64,
-                (Err((call, errno)), Rung::Hugetlb) => {
+        if *rung == Rung::Hugetlb {
+            match HugePages::take(bytes) {
+                Ok(pages) => {
+                    let place = self.skipped_bytes + offset;
+                    self.reservation.place(place, pages).map_err(Stop::NotPlaced)?;
+                    obtained.hugetlb_bytes += bytes as u64;
+                    return Ok(());
+                }
+                Err((call, errno)) => {
                     let step = format!(
                         "no hugetlb pages from byte {offset} on: {call}: {errno} (see vm.nr_hugepages)"
                     );
                     obtained.stepped_down.push(step);
                     *rung = Rung::Transparent;
-                    continue;
                 }
-                (Err((call @ "madvise(MADV_HUGEPAGE)", errno)), Rung::Transparent) => {
-                    obtained.stepped_down.push(format!("no transparent huge pages: {call}: {errno}"));
-                    *rung = Rung::Small;
-                    continue;
-                }
-                (Err((call, errno)), _) => return Err(self.failed(call, offset, bytes, errno)),
             }
-            return Ok(());
         }
+        self.map_anonymous(offset, bytes, rung, obtained)?;
+        obtained.small_bytes += bytes as u64;
+        Ok(())
     }
 
-    fn try_part(&self, offset: usize, bytes: usize, rung: Rung) -> Result<(), (&'static str, Errno)> {
-        assert!(offset + bytes <= self.bytes, "part {offset}+{bytes} of {}", self.bytes);
-        let address = self.base.wrapping_add(offset).cast();
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
-        let (flags, call) = match rung {
-            Rung::Hugetlb => (flags | MapFlags::HUGETLB | MapFlags::HUGE_2MB, "mmap(MAP_HUGETLB)"),
-            Rung::Transparent | Rung::Small => (flags, "mmap"),
-        };
-        // SAFETY: MAP_FIXED replaces addresses inside this mapping's own reservation (asserted above), to which no
-        // reference exists yet: the slab is still being made.
-        unsafe { mmap_anonymous(address, bytes, access, flags) }.map_err(|errno| (call, errno))?;
-        if rung == Rung::Transparent {
-            // SAFETY: the range was mapped just now; the advice changes only the size of its pages.
-            unsafe { madvise(address, bytes, Advice::LinuxHugepage) }
-                .map_err(|errno| ("madvise(MADV_HUGEPAGE)", errno))?;
+    /// Fills one part with transparent huge pages if `rung` is that and the kernel has them, else with small ones.
+    fn map_anonymous(
+        &self,
+        offset: usize,
+        bytes: usize,
+        rung: &mut Rung,
+        obtained: &mut Obtained,
+    ) -> Result<(), Stop> {
+        let start = self.skipped_bytes + offset;
+        let part = start..start + bytes;
+        self.reservation
+            .open(part.clone())
+            .map_err(|errno| self.failed("mprotect(PROT_WRITE)", offset, bytes, errno))?;
+        if *rung == Rung::Transparent
+            && let Err(errno) = self.reservation.advise(part.clone(), Advice::LinuxHugepage)
+        {
+            obtained.stepped_down.push(format!("no transparent huge pages: madvise(MADV_HUGEPAGE): {errno}"));
+            *rung = Rung::Small;
         }
         // Filled by the kernel, which reports a lack of memory where a touch would kill the process with SIGBUS.
-        // SAFETY: the range was mapped writable just now and holds nothing yet.
-        unsafe { madvise(address, bytes, Advice::LinuxPopulateWrite) }
-            .map_err(|errno| ("madvise(MADV_POPULATE_WRITE)", errno))
+        self.reservation
+            .advise(part, Advice::LinuxPopulateWrite)
+            .map_err(|errno| self.failed("madvise(MADV_POPULATE_WRITE)", offset, bytes, errno))
     }
 
     /// Counts the transparent huge pages that the kernel really gave: asking for them promises nothing.
@@ -156,7 +165,7 @@ impl Mapping {
                 return obtained.stepped_down.push(step);
             }
         };
-        let start = self.base.addr();
+        let start = self.base().addr();
         let huge_bytes = anon_huge_bytes(&smaps, start, start + self.bytes).min(obtained.small_bytes);
         obtained.transparent_bytes = huge_bytes;
         obtained.small_bytes -= huge_bytes;
@@ -175,7 +184,7 @@ impl Mapping {
         for offset in (0..self.bytes).step_by(piece_bytes) {
             let bytes = piece_bytes.min(self.bytes - offset);
             // SAFETY: the range is mapped by this mapping; locking changes no contents.
-            if let Err(errno) = unsafe { mlock(self.base.wrapping_add(offset).cast(), bytes) } {
+            if let Err(errno) = unsafe { mlock(self.base().wrapping_add(offset).cast(), bytes) } {
                 let step = format!(
                     "{} of {} bytes locked: mlock: {errno} (raise `ulimit -l`, or grant CAP_IPC_LOCK)",
                     obtained.locked_bytes, self.bytes
@@ -188,9 +197,7 @@ impl Mapping {
 
     /// Unmaps. Not a `Drop`, since in a forked child the addresses are not this mapping's any more.
     pub(crate) fn unmap(&mut self) {
-        // SAFETY: the reservation is this mapping's own; the caller (the slab's drop) has no slot left, so no
-        // reference into it and no I/O on it exist.
-        let _ = unsafe { munmap(self.reserved.cast(), self.reserved_bytes) };
+        self.reservation.give_back();
     }
 }
 
