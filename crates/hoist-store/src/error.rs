@@ -19,7 +19,10 @@ pub enum Error {
         what: String,
     },
     /// Another process, or another opening in this one, has the store.
-    #[error("{} is in use by process {pid}: close it there, or wait for it to end", .directory.display())]
+    #[error(
+        "{} is in use by process {pid}: close it there, or wait for it, and for children that it forked, to end",
+        .directory.display()
+    )]
     Locked {
         /// The directory whose lock is held.
         directory: PathBuf,
