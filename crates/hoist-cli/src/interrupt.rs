@@ -1,7 +1,7 @@
 //! Ctrl-C: the first asks the work to end, the second ends the process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -12,12 +12,18 @@ const STATUS_ENDED: i32 = 130;
 /// How long work may go on without looking: well under the 2 s in which an interrupted run must have ended.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
-/// Interrupted work that still goes on after this ends at once: 2 s are promised.
-const GRACE: Duration = Duration::from_millis(1800);
+/// Interrupted work that still goes on after this ends at once: 2 s are promised, on busy machines too.
+const GRACE: Duration = Duration::from_millis(1500);
+
+/// What is still to be said when work is left in its middle.
+type LastWords = Box<dyn FnOnce() + Send>;
 
 /// Whether the work has been asked to end.
-#[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+pub struct Interrupt {
+    asked: Arc<AtomicBool>,
+    last_words: Arc<Mutex<Option<LastWords>>>,
+}
 
 impl Interrupt {
     /// Asks for SIGINT and SIGTERM.
@@ -31,7 +37,7 @@ impl Interrupt {
             flag::register_conditional_shutdown(signal, STATUS_ENDED, Arc::clone(&asked))?;
             flag::register(signal, Arc::clone(&asked))?;
         }
-        let watched = Self(asked);
+        let watched = Self { asked, ..Self::default() };
         let watcher = watched.clone();
         std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || watcher.watch())?;
         Ok(watched)
@@ -43,15 +49,28 @@ impl Interrupt {
             std::thread::sleep(SLEEP_MAX);
         }
         std::thread::sleep(GRACE);
+        if let Some(words) = self.swap_last_words(None) {
+            words();
+        }
         eprintln!(
             "hoist: interrupted: the work did not end in time, so it was left; a store opens at its last epoch"
         );
         std::process::exit(1);
     }
 
+    /// Sets what is still to be said when the work must be left in its middle; nothing, once it has been said.
+    pub fn set_last_words(&self, words: Option<LastWords>) {
+        self.swap_last_words(words);
+    }
+
+    fn swap_last_words(&self, words: Option<LastWords>) -> Option<LastWords> {
+        let mut held = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut held, words)
+    }
+
     /// Whether the work has been asked to end.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Sleeps, unless and until the work is asked to end.

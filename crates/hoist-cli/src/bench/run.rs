@@ -1,5 +1,6 @@
 //! A run from its config to its report.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hoist::{Order, OrderId};
@@ -17,16 +18,15 @@ use crate::interrupt::Interrupt;
 use crate::model::{self, Budgets, Workload};
 use crate::report::Report;
 
+/// What becomes of a report.
+pub type Publish = dyn Fn(&Report) -> Result<(), Failure> + Send + Sync;
+
 /// Runs the workload of `config` and has the report published before anything is cleaned up. An interrupted run gives
 /// a report too, which is marked so.
 ///
 /// # Errors
 /// When the work fails, bytes were wrong, or the run was interrupted; those of `publish`.
-pub fn run(
-    config: &Config,
-    interrupt: &Interrupt,
-    publish: &dyn Fn(&Report) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+pub fn run(config: &Config, interrupt: &Interrupt, publish: Arc<Publish>) -> Result<(), Failure> {
     let budgets = Budgets { device_bytes: config.device.budget_bytes, host_bytes: config.host.budget_bytes };
     let engine_config = engine::config(config)?;
     let (workload, source) = workload(config, budgets)?;
@@ -58,14 +58,27 @@ fn run_in_place(
     interrupt: &Interrupt,
     workload: &Workload,
     source: Option<Source>,
-    publish: &dyn Fn(&Report) -> Result<(), Failure>,
+    publish: Arc<Publish>,
 ) -> Result<Report, Failure> {
+    let blank = summary::blank(config, workload)?;
+    let last_words = {
+        let (publish, blank) = (Arc::clone(&publish), blank.clone());
+        // The process ends right after it: nobody is left who could be told of an error.
+        move || drop(publish(&blank))
+    };
+    interrupt.set_last_words(Some(Box::new(last_words)));
     let io = engine_config.io.clone();
     let accesses = workload.initial.accesses.len() as u64
         + workload.order.accesses.len() as u64 * (config.run.warmup + config.run.steps);
     let progress = Progress::new(accesses);
     progress.begin("measuring the drive");
     let rates = probe::measure(&config.store.nvme_path, &io)?;
+    if interrupt.is_set() {
+        drop(progress);
+        interrupt.set_last_words(None);
+        publish(&blank)?;
+        return Ok(blank);
+    }
     let bandwidths = engine::bandwidths(config, rates);
     let engine = engine::create(hoist::Config { bandwidths, ..engine_config }, &workload.tensors)?;
     let compute = bound::compute_times(&engine, &workload.order, config.compute.io_ratio)?;
@@ -90,6 +103,7 @@ fn run_in_place(
     };
     drop(progress);
     let report = summary::report(config, workload, rates, bound, &engine::stats(&engine)?, &steps)?;
+    interrupt.set_last_words(None);
     publish(&report)?;
     engine.close().map_err(|error| {
         Failure::work("closing the store", error, "see what hoist verify says of the store")
@@ -100,14 +114,8 @@ fn run_in_place(
 /// Writes version 0 of everything, warms up and measures. Being interrupted ends it like having done all steps.
 fn train(mut trainer: Trainer<'_>, config: &Config, id: OrderId, order: &Order) -> Result<Steps, Failure> {
     let engine = trainer.engine;
-    let mut steps = Steps {
-        seconds: Vec::new(),
-        compute: vec![Duration::ZERO; order.accesses.len()],
-        before: engine::stats(engine)?,
-        after: engine::stats(engine)?,
-        verified_bytes: 0,
-        mismatches: 0,
-    };
+    let now = engine::stats(engine)?;
+    let mut steps = Steps { before: now.clone(), after: now, ..Steps::none(order) };
     let mut all = || -> Result<(), Failure> {
         trainer.progress.begin("writing the model");
         let initial = &trainer.workload.initial;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hoist::{Bandwidths, Bound, Stats};
+use hoist::{Bandwidths, Bound, Order, Resource, Stats};
 
 use super::engine;
 use super::probe::Rates;
@@ -28,11 +28,40 @@ pub struct Steps {
 }
 
 impl Steps {
+    /// None yet, of steps over this order.
+    pub fn none(order: &Order) -> Self {
+        Self {
+            seconds: Vec::new(),
+            compute: vec![Duration::ZERO; order.accesses.len()],
+            before: Stats::default(),
+            after: Stats::default(),
+            verified_bytes: 0,
+            mismatches: 0,
+        }
+    }
+
     /// Compute time of each access in a measured step, mean.
     pub fn compute_mean(&self) -> Vec<Duration> {
         let count = (self.seconds.len() as u32).max(1);
         self.compute.iter().map(|sum| *sum / count).collect()
     }
+}
+
+/// The report of a run that was interrupted before anything was known.
+///
+/// # Errors
+/// Those of [`report`].
+pub fn blank(config: &Config, workload: &Workload) -> Result<Report, Failure> {
+    let bound = Bound {
+        roofline_seconds: 0.0,
+        bound_seconds: 0.0,
+        resource: Resource::Compute,
+        min_read_bytes: 0,
+        min_write_bytes: 0,
+        transit_pages: 0,
+    };
+    let steps = Steps::none(&workload.order);
+    report(config, workload, Rates::default(), bound, &Stats::default(), &steps)
 }
 
 /// The report of a run, with the engine's figures at its end.

@@ -1,10 +1,12 @@
 //! `hoist bench CONFIG`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::{bench, config, report};
+use crate::report::{self, Report};
+use crate::{bench, config};
 
 /// Runs a workload through the tiers, checks every byte, and reports.
 #[derive(Debug, clap::Args)]
@@ -31,11 +33,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::install().map_err(|error| {
         Failure::work("installing a handler for Ctrl-C", error, "report it: this should not be")
     })?;
-    bench::run(&config, &interrupt, &|report| {
+    let json = args.json.clone();
+    let publish = move |report: &Report| {
         print!("{}", report::print(report));
-        let Some(path) = &args.json else { return Ok(()) };
+        let Some(path) = &json else { return Ok(()) };
         report.write_json(path).map_err(|error| {
             Failure::work(format!("writing {}", path.display()), error, "name a file that can be written")
         })
-    })
+    };
+    bench::run(&config, &interrupt, Arc::new(publish))
 }
