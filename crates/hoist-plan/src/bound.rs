@@ -1,5 +1,6 @@
 use crate::config::Config;
 use crate::order::Order;
+use crate::pace::pace;
 use crate::placement::{Placement, Traffic, place};
 use crate::unit::{Unit, UnitSpec};
 
@@ -80,36 +81,43 @@ pub struct Bound {
 const STRETCHES_MAX: usize = 512;
 
 /// Splits of the host between residence and transit that are tried.
-const SPLITS: u64 = 8;
+const SPLITS: u64 = 16;
 
 /// Computes the bound for an order: the least over the splits of the host's pages between what
 /// stays and what is in transit.
 pub fn bound(order: &Order, units: &[UnitSpec], config: &Config) -> Bound {
     let (least, device) = least_transit(order, units, config);
     let fewest = place(order, units, config, least, device);
-    let roofline = roofline(order, &fewest, &config.bandwidths);
-    let mut best: Option<(f64, u64, Placement)> = None;
-    for split in 0..=SPLITS {
-        let transit = least.max(config.host_pages * split / SPLITS);
-        let placement = place(order, units, config, transit, device);
-        let seconds = windows(order, &placement, config, transit * config.page_bytes);
-        // Of equal times the larger transit: units are coarser than the fluid that this reasons with.
-        if best.as_ref().is_none_or(|(least_seconds, ..)| seconds <= least_seconds * 1.0001) {
-            best = Some((seconds, transit, placement));
+    let (roofline_seconds, limit) = roofline(order, &fewest, &config.bandwidths);
+    let splits = (0..=SPLITS).map(|split| least.max(config.host_pages * split / SPLITS));
+    let tried: Vec<(u64, Placement)> =
+        splits.map(|transit| (transit, place(order, units, config, transit, device))).collect();
+    let mut bound_seconds = f64::INFINITY;
+    let mut resource = limit;
+    for (transit, placement) in &tried {
+        let seconds = windows(order, placement, config, transit * config.page_bytes);
+        if seconds < bound_seconds {
+            bound_seconds = seconds;
+            resource = roofline(order, placement, &config.bandwidths).1;
         }
     }
+    // Of nearly equal times the fewer bytes: the first, which keeps most.
+    let paces: Vec<f64> = tried.iter().map(|(_, placement)| pace(order, placement, config)).collect();
+    let fastest = paces.iter().copied().fold(f64::INFINITY, f64::min);
+    let chosen = paces.iter().position(|&seconds| seconds <= fastest * PACE_TOLERANCE).unwrap_or(0);
     let step = fewest.step_traffic();
-    let (bound_seconds, transit_pages, placement) = best.unwrap_or((roofline.0, least, fewest));
-    let binding = self::roofline(order, &placement, &config.bandwidths).1;
     Bound {
-        roofline_seconds: roofline.0,
-        bound_seconds: bound_seconds.max(roofline.0),
-        resource: if bound_seconds > roofline.0 { binding } else { roofline.1 },
+        roofline_seconds,
+        bound_seconds: bound_seconds.max(roofline_seconds),
+        resource: if bound_seconds > roofline_seconds { resource } else { limit },
         min_read_bytes: step.read_bytes,
         min_write_bytes: step.write_bytes,
-        transit_pages,
+        transit_pages: tried[chosen].0,
     }
 }
+
+/// Splits whose modelled times differ by less are taken for equal: the model is no better.
+const PACE_TOLERANCE: f64 = 1.01;
 
 /// The least pages and device bytes that must be left for what comes and goes: the largest access
 /// and, beside it, the largest unit on the host; two of the largest accesses on the device.

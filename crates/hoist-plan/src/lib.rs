@@ -19,6 +19,7 @@ mod demand;
 mod evict;
 mod fetch;
 mod order;
+mod pace;
 mod placement;
 mod plan;
 mod profile;

@@ -28,7 +28,7 @@ impl Plan {
             && !leaving_all
             && unit.next.tier == Tier::Device
             && (unit.next.keep_device
-                || self.config.prefetch && unit.next.seq < self.device_window.next
+                || self.config.prefetch && unit.next.seq <= self.device_window.next
                 || unit.next.seq <= self.cursor);
         if unit.on_device() && (!stays_on_device || save) {
             self.settle_device(id, stays_on_device, actions);
@@ -45,7 +45,7 @@ impl Plan {
 
     /// Whether an access is so close that what it uses has been, or is being, brought.
     fn near(&self, seq: u64) -> bool {
-        seq <= self.cursor || (self.config.prefetch && seq < self.host_window.next)
+        seq <= self.cursor || (self.config.prefetch && seq <= self.host_window.next)
     }
 
     /// Whether the newest version must go to NVMe now, wherever the unit stays.
