@@ -178,6 +178,12 @@ impl Order {
         self.tiers.is_empty()
     }
 
+    /// Replaces the compute times.
+    pub(crate) fn set_compute(&mut self, compute_ns: &[u64]) {
+        assert_eq!(compute_ns.len(), self.len(), "one compute time for each access");
+        self.compute_ns.copy_from_slice(compute_ns);
+    }
+
     pub(crate) fn tier(&self, position: usize) -> Tier {
         self.tiers[position]
     }

@@ -1,7 +1,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::arena::Arena;
-use crate::bound::{Bound, bound, least_transit};
+use crate::bound::{Bandwidths, Bound, bound, least_transit};
 use crate::config::Config;
 use crate::contract::{Action, Event, LeaseId, OrderId, RequestId, UnitId};
 use crate::demand::{Demand, Lease};
@@ -27,7 +27,6 @@ pub(crate) enum Work {
 pub(crate) struct Declared {
     pub(crate) order: Order,
     pub(crate) placement: Placement,
-    pub(crate) bound: Bound,
     /// Pages that a fetch ahead of demand leaves free, so that a copy from the device finds room.
     pub(crate) reserve_pages: u64,
 }
@@ -148,9 +147,15 @@ impl Plan {
         Ok(OrderId(self.orders.len() as u32 - 1))
     }
 
-    /// The bound of a declared order, with the bandwidths of the config.
-    pub fn bound(&self, order: OrderId) -> Bound {
-        self.orders[order.0 as usize].bound
+    /// The bound of a declared order with these bandwidths, and, where they are given, with these
+    /// compute times instead of the declared ones: one for each access, as measured.
+    pub fn bound(&self, order: OrderId, bandwidths: Bandwidths, compute_ns: Option<&[u64]>) -> Bound {
+        let mut order = self.orders[order.0 as usize].order.clone();
+        if let Some(compute_ns) = compute_ns {
+            order.set_compute(compute_ns);
+        }
+        let specs: Vec<UnitSpec> = self.units.iter().map(|unit| unit.spec.clone()).collect();
+        bound(&order, &specs, &Config { bandwidths, ..self.config.clone() })
     }
 
     /// The placement of a declared order.
@@ -255,5 +260,5 @@ fn decide(order: Order, specs: &[UnitSpec], config: &Config) -> Declared {
     let pages = |bytes: u64| bytes.div_ceil(config.page_bytes).max(1);
     let reserve_pages =
         order.uses.iter().map(|one| pages(specs[one.unit.0 as usize].bytes)).max().unwrap_or(1);
-    Declared { order, placement, bound, reserve_pages }
+    Declared { order, placement, reserve_pages }
 }

@@ -1,9 +1,10 @@
 //! What clients ask of the engine's thread: orders, steps, commits, the end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use hoist_plan::{Bound, Cause, ClientId, Event, LeaseId, OrderId, Plan, Refusal};
+use hoist_plan::{Bandwidths, Bound, Cause, ClientId, Event, LeaseId, OrderId, Plan, Refusal};
 use hoist_store::Durability;
 
 use crate::cut::{Cut, Units};
@@ -21,7 +22,9 @@ impl Pipeline {
                 let declared = self.declare(order);
                 answer(&reply, declared);
             }
-            Call::Bound(order, reply) => answer(&reply, self.bound(order)),
+            Call::Bound { order, bandwidths, compute, reply } => {
+                answer(&reply, self.bound(order, bandwidths, compute));
+            }
             Call::Begin(order, reply) => {
                 let begun = self.begin(order);
                 answer(&reply, begun);
@@ -87,11 +90,21 @@ impl Pipeline {
         orders.iter().map(cut).collect()
     }
 
-    fn bound(&self, order: OrderId) -> Result<Bound, Error> {
-        if order.0 as usize >= self.orders.len() {
+    fn bound(
+        &self,
+        order: OrderId,
+        bandwidths: Bandwidths,
+        compute: Option<Vec<Duration>>,
+    ) -> Result<Bound, Error> {
+        let Some(cuts) = self.cuts.get(order.0 as usize) else {
             return Err(Error::NoSuch { what: "order", index: order.0 as usize, count: self.orders.len() });
+        };
+        let nanoseconds = |one: &Duration| u64::try_from(one.as_nanos()).unwrap_or(u64::MAX);
+        let compute_ns = compute.map(|times| times.iter().map(nanoseconds).collect::<Vec<_>>());
+        if let Some(times) = compute_ns.as_ref().filter(|times| times.len() != cuts.len()) {
+            return Err(Error::NoSuch { what: "compute time", index: times.len(), count: cuts.len() });
         }
-        Ok(self.plan.bound(order))
+        Ok(self.plan.bound(order, bandwidths, compute_ns.as_deref()))
     }
 
     fn begin(&mut self, order: OrderId) -> Result<(), Error> {

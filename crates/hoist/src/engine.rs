@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hoist_device::Event;
-use hoist_plan::{Bound, Mode, OrderId};
+use hoist_plan::{Bandwidths, Bound, Mode, OrderId};
 use hoist_store::{CHECKSUM_BYTES, TensorId, TensorInfo, TensorSpec};
 
 use crate::config::Config;
@@ -136,12 +136,18 @@ impl Engine {
     }
 
     /// The least time that a step over this order could take, and the least it must move, with
-    /// the bandwidths of the config.
+    /// these bandwidths, and these compute times (one for each access) instead of the declared
+    /// ones where they are given.
     ///
     /// # Errors
-    /// [`Error::NoSuch`].
-    pub fn bound(&self, order: OrderId) -> Result<Bound, Error> {
-        self.ask(|reply| Call::Bound(order, reply))?
+    /// [`Error::NoSuch`]: no such order, or not one compute time for each access.
+    pub fn bound(
+        &self,
+        order: OrderId,
+        bandwidths: Bandwidths,
+        compute: Option<Vec<Duration>>,
+    ) -> Result<Bound, Error> {
+        self.ask(|reply| Call::Bound { order, bandwidths, compute, reply })?
     }
 
     /// Begins a step over a declared order.

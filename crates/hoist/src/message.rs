@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use hoist_device::{DeviceReader, DeviceSlot, Event};
 use hoist_memory::{Slot, SlotReader};
-use hoist_plan::{Bound, LeaseId, OrderId};
+use hoist_plan::{Bandwidths, Bound, LeaseId, OrderId};
 
 use crate::cut::Cut;
 use crate::error::Error;
@@ -33,7 +33,12 @@ pub(crate) struct Granted {
 /// What a client asks; each is answered on its own channel.
 pub(crate) enum Call {
     Declare(Order, Sender<Result<OrderId, Error>>),
-    Bound(OrderId, Sender<Result<Bound, Error>>),
+    Bound {
+        order: OrderId,
+        bandwidths: Bandwidths,
+        compute: Option<Vec<Duration>>,
+        reply: Sender<Result<Bound, Error>>,
+    },
     Begin(OrderId, Sender<Result<(), Error>>),
     Acquire {
         client: u32,
