@@ -346,7 +346,7 @@ impl Plan {
             let tier = self.orders[self.current].order.tier(self.position(seq));
             for i in uses.start + self.host_window.offset..uses.end {
                 let one = self.orders[self.current].order.uses[i];
-                if !self.fill_host_use(one.unit, one.mode, tier, seq, actions) {
+                if !self.fill_host_use(i, one.unit, one.mode, tier, seq, actions) {
                     self.host_window.offset = i - uses.start;
                     return;
                 }
@@ -358,6 +358,7 @@ impl Plan {
     /// `false`: no room or no credit now.
     fn fill_host_use(
         &mut self,
+        use_index: usize,
         id: UnitId,
         mode: Mode,
         tier: Tier,
@@ -368,7 +369,11 @@ impl Plan {
         let on_its_way = unit.device != Device::Absent && tier == Tier::Device;
         let passes_by = tier == Tier::Device && !mode.reads();
         let reads = mode.reads() && unit.stored;
-        // An earlier access uses it first; what is released then and used here stays by itself.
+        if unit.next.seq < seq {
+            // An earlier access uses it first. Unless it stays from then on by itself, it is not
+            // known yet what must be fetched: look no further ahead than that.
+            return !mode.reads() || self.orders[self.current].placement.kept_until[use_index];
+        }
         if unit.next.seq != seq || unit.host != Host::Absent || on_its_way || passes_by {
             return true;
         }
@@ -419,7 +424,7 @@ impl Plan {
             let tier = self.orders[self.current].order.tier(self.position(seq));
             for i in uses.start + self.device_window.offset..uses.end {
                 let one = self.orders[self.current].order.uses[i];
-                if tier == Tier::Device && !self.fill_device_use(one.unit, one.mode, seq, actions) {
+                if tier == Tier::Device && !self.fill_device_use(i, one.unit, one.mode, seq, actions) {
                     self.device_window.offset = i - uses.start;
                     return;
                 }
@@ -428,8 +433,18 @@ impl Plan {
         }
     }
 
-    fn fill_device_use(&mut self, id: UnitId, mode: Mode, seq: u64, actions: &mut Vec<Action>) -> bool {
+    fn fill_device_use(
+        &mut self,
+        use_index: usize,
+        id: UnitId,
+        mode: Mode,
+        seq: u64,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let unit = &self.units[id.0 as usize];
+        if unit.next.seq < seq {
+            return !mode.reads() || self.orders[self.current].placement.kept_on_device_until[use_index];
+        }
         if unit.next.seq != seq || unit.device != Device::Absent || unit.failed.is_some() {
             return true;
         }

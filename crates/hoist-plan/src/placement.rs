@@ -30,6 +30,10 @@ pub struct Placement {
     pub(crate) keep_host: Vec<bool>,
     /// For each use of the order: the unit stays on the device until its next use.
     pub(crate) keep_device: Vec<bool>,
+    /// For each use: its unit is kept for it by the use before, on the host or on the device.
+    pub(crate) kept_until: Vec<bool>,
+    /// For each use: its unit is kept for it on the device.
+    pub(crate) kept_on_device_until: Vec<bool>,
     /// Pages kept on the host between each access and the next.
     pub(crate) host_pages: Vec<u64>,
     /// Bytes kept on the device between each access and the next.
@@ -101,7 +105,17 @@ pub fn place(
         pack(&on_host, room, &mut host_pages, &mut keep_host);
     }
     let traffic = count(order, units, config, &keep_host, &keep_device);
-    Placement { keep_host, keep_device, host_pages, device_bytes, traffic }
+    let mut kept_until = vec![false; order.uses.len()];
+    let mut kept_on_device_until = vec![false; order.uses.len()];
+    for unit in 0..units.len() as u32 {
+        let uses = order.uses_of(UnitId(unit));
+        for (i, &this) in uses.iter().enumerate() {
+            let next = uses[(i + 1) % uses.len()] as usize;
+            kept_until[next] = keep_host[this as usize] || keep_device[this as usize];
+            kept_on_device_until[next] = keep_device[this as usize];
+        }
+    }
+    Placement { keep_host, keep_device, kept_until, kept_on_device_until, host_pages, device_bytes, traffic }
 }
 
 /// Whether giving a unit up costs a write that no epoch asks for.
