@@ -1,7 +1,7 @@
 //! A run from its config to its report.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hoist::{Order, OrderId};
 
@@ -81,9 +81,8 @@ fn run_in_place(
     }
     let bandwidths = engine::bandwidths(config, rates);
     let engine = engine::create(hoist::Config { bandwidths, ..engine_config }, &workload.tensors)?;
-    let compute = bound::compute_times(&engine, &workload.order, config.compute.io_ratio)?;
-    let order = bound::with_compute(&workload.order, &compute);
-    let (id, predicted) = bound::declare(&engine, &order, &compute)?;
+    let order = bound::with_compute(&engine, &workload.order, bandwidths, config.compute.io_ratio)?;
+    let id = bound::declare(&engine, &order)?;
     let trainer = Trainer {
         engine: &engine,
         workload,
@@ -94,14 +93,13 @@ fn run_in_place(
         mismatches: 0,
     };
     let steps = train(trainer, config, id, &order)?;
-    // An interrupted run has no time for a second probe, and is in the middle of a step.
-    let (rates, bound) = if interrupt.is_set() {
-        (rates, predicted)
-    } else {
-        let after = probe::measure(&config.store.nvme_path, &io)?;
-        (rates.mean(after), bound::declare(&engine, &order, &steps.compute_mean())?.1)
+    // An interrupted run has no time for a second probe.
+    let rates = match interrupt.is_set() {
+        true => rates,
+        false => rates.mean(probe::measure(&config.store.nvme_path, &io)?),
     };
     drop(progress);
+    let bound = bound::bound(&engine, id, engine::bandwidths(config, rates), steps.compute_mean())?;
     let report = summary::report(config, workload, rates, bound, &engine::stats(&engine)?, &steps)?;
     interrupt.set_last_words(None);
     publish(&report)?;
@@ -119,8 +117,7 @@ fn train(mut trainer: Trainer<'_>, config: &Config, id: OrderId, order: &Order) 
     let mut all = || -> Result<(), Failure> {
         trainer.progress.begin("writing the model");
         let initial = &trainer.workload.initial;
-        let none = vec![Duration::ZERO; initial.accesses.len()];
-        trainer.step(bound::declare(engine, initial, &none)?.0, initial, 0)?;
+        trainer.step(bound::declare(engine, initial)?, initial, 0)?;
         for step in 1..=config.run.warmup + config.run.steps {
             let measured = step > config.run.warmup;
             trainer.progress.begin(match measured {

@@ -40,10 +40,10 @@ impl Steps {
         }
     }
 
-    /// Compute time of each access in a measured step, mean.
-    pub fn compute_mean(&self) -> Vec<Duration> {
-        let count = (self.seconds.len() as u32).max(1);
-        self.compute.iter().map(|sum| *sum / count).collect()
+    /// Compute time of each access in a measured step, mean; `None` where no step ended.
+    pub fn compute_mean(&self) -> Option<Vec<Duration>> {
+        let count = self.seconds.len() as u32;
+        (count > 0).then(|| self.compute.iter().map(|sum| *sum / count).collect())
     }
 }
 
@@ -84,7 +84,7 @@ pub fn report(
     let summary = Summary {
         steps: u64::from(count),
         step_seconds,
-        compute_seconds: steps.compute_mean().iter().sum::<Duration>().as_secs_f64(),
+        compute_seconds: steps.compute.iter().sum::<Duration>().as_secs_f64() / f64::from(count.max(1)),
         roofline_seconds: bound.roofline_seconds,
         bound_seconds: bound.bound_seconds,
         bound_resource: bound.resource.name().to_owned(),
