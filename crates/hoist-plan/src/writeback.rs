@@ -1,7 +1,7 @@
 //! Copies from the device and writes to NVMe, and what their ends mean.
 
+use crate::ahead::REQUESTS_AHEAD_MAX;
 use crate::contract::{Action, Priority, RequestId, SumPurpose, UnitId};
-use crate::fetch::REQUESTS_AHEAD_MAX;
 use crate::plan::{Plan, Work};
 use crate::unit::{Device, Host, WriteBack};
 

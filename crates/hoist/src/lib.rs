@@ -46,6 +46,7 @@ mod config;
 mod cut;
 mod engine;
 mod error;
+mod failures;
 mod lease;
 mod message;
 mod open;

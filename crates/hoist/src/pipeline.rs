@@ -217,15 +217,6 @@ impl Pipeline {
         }
     }
 
-    fn not_read(&mut self, request: RequestId, slot: Slot, error: hoist_store::Error) {
-        let unit = self.ended(request);
-        drop(slot);
-        self.slots.host_is_lost(unit);
-        let error = Error::Transfer { tensor: self.name(unit), cause: Arc::new(error) };
-        self.errors.insert(unit, error);
-        self.events.push_back(Event::Failed(request));
-    }
-
     // 5: what was read is verified. The slot came with the completion and waits in `verifying`.
     fn verify(&mut self, request: RequestId, unit: UnitId) {
         let slot = self.slots.take_unverified(unit);
@@ -257,12 +248,6 @@ impl Pipeline {
             drop(slot);
             self.not_written(request, error);
         }
-    }
-
-    fn not_written(&mut self, request: RequestId, error: hoist_store::Error) {
-        let unit = self.ended(request);
-        self.write_error = Some(Error::Transfer { tensor: self.name(unit), cause: Arc::new(error) });
-        self.events.push_back(Event::Failed(request));
     }
 
     fn derive(&mut self, request: RequestId, unit: UnitId) {
@@ -348,37 +333,14 @@ impl Pipeline {
         self.events.push_back(Event::Done(request));
     }
 
-    fn corrupt(&mut self, request: RequestId, slot: Slot, block: usize) {
-        let unit = self.ended(request);
-        drop(slot);
-        self.slots.host_is_lost(unit);
-        let span = self.store.block(&self.units.spans[unit.0 as usize], block);
-        let tensors: Vec<&str> = self
-            .store
-            .tensors_in(&span)
-            .map(|id| self.store.tensors()[id.0 as usize].spec.name.as_str())
-            .collect();
-        let error = Error::Corrupt { tensor: tensors.join(", "), place: self.store.describe(&span) };
-        self.errors.insert(unit, error);
-        self.events.push_back(Event::Failed(request));
-    }
-
     fn done(&mut self, request: RequestId) {
         self.ended(request);
         self.events.push_back(Event::Done(request));
     }
 
-    fn ended(&mut self, request: RequestId) -> UnitId {
+    pub(crate) fn ended(&mut self, request: RequestId) -> UnitId {
         let unit = self.requests.remove(&request.0);
         unit.unwrap_or_else(|| panic!("request {} ended twice or was never made", request.0))
-    }
-
-    /// The tensors with bytes in a unit, for errors.
-    pub(crate) fn name(&self, unit: UnitId) -> String {
-        let tensors = self.store.tensors_in(&self.units.spans[unit.0 as usize]);
-        let names: Vec<&str> =
-            tensors.map(|id| self.store.tensors()[id.0 as usize].spec.name.as_str()).collect();
-        names.join(", ")
     }
 
     fn released_later(&mut self, lease: LeaseId, holds: Vec<Hold>, event: DeviceEvent) {
