@@ -31,7 +31,7 @@ impl Plan {
         }
     }
 
-    fn bring_host(
+    pub(crate) fn bring_host(
         &mut self,
         id: UnitId,
         reads: bool,
@@ -129,7 +129,7 @@ impl Plan {
         }
     }
 
-    fn bring_device(
+    pub(crate) fn bring_device(
         &mut self,
         id: UnitId,
         reads: bool,
