@@ -70,14 +70,15 @@ pub fn io(config: &Config) -> hoist_io::Config {
     }
 }
 
-/// What the tiers can move: the drives as probed, the links as configured.
+/// What the tiers can move: the drives as probed; the links as configured, or as memory is copied where that is slower.
 pub fn bandwidths(config: &Config, rates: Rates) -> Bandwidths {
+    let link = |configured: u64| rates.copy.min(configured as f64);
     Bandwidths {
         read: rates.read,
         write: rates.write,
         mixed_read: rates.mixed_read,
         mixed_write: rates.mixed_write,
-        h2d: config.device.h2d_bytes_per_second as f64,
-        d2h: config.device.d2h_bytes_per_second as f64,
+        h2d: link(config.device.h2d_bytes_per_second),
+        d2h: link(config.device.d2h_bytes_per_second),
     }
 }

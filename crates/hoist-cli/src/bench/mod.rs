@@ -1,6 +1,7 @@
 //! `hoist bench`: a workload through the tiers, with every byte checked.
 
 mod bound;
+mod copy_rate;
 mod engine;
 mod place;
 mod probe;

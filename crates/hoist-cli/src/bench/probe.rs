@@ -1,4 +1,4 @@
-//! What the drives under a store can do, measured through the same I/O that the store uses.
+//! What the drives under a store can do, measured through the same I/O that the store uses, and what memory can.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
@@ -9,6 +9,7 @@ use hoist_io::{
     Completion, Config, FileId, FileOp, FileRange, FileReply, IoThread, Priority, Request, Transfer,
 };
 
+use super::copy_rate;
 use super::place::PROBE;
 use crate::failure::Failure;
 
@@ -23,7 +24,7 @@ const DURATION: Duration = Duration::from_millis(250);
 /// A slot's least size: a page of the slab.
 const PAGE_BYTES: u64 = 1 << 20;
 
-/// Bytes per second of all directories together.
+/// Bytes per second: of all directories together, and of memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rates {
     /// Reading alone.
@@ -34,6 +35,8 @@ pub struct Rates {
     pub mixed_read: f64,
     /// Writing while reading.
     pub mixed_write: f64,
+    /// Copying host memory.
+    pub copy: f64,
 }
 
 impl Rates {
@@ -45,6 +48,7 @@ impl Rates {
             write: mean(self.write, other.write),
             mixed_read: mean(self.mixed_read, other.mixed_read),
             mixed_write: mean(self.mixed_write, other.mixed_write),
+            copy: mean(self.copy, other.copy),
         }
     }
 }
@@ -54,7 +58,7 @@ impl Rates {
 /// # Errors
 /// When the file cannot be made, written or read.
 pub fn measure(directories: &[PathBuf], config: &Config) -> Result<Rates, Failure> {
-    let mut sum = Rates::default();
+    let mut sum = Rates { copy: copy_rate::measure(), ..Rates::default() };
     for directory in directories {
         let rates = measure_one(directory, config).map_err(|why| {
             let doing = format!("measuring the bandwidth of {}", directory.display());
@@ -100,7 +104,13 @@ fn measure_one(directory: &Path, config: &Config) -> Result<Rates, Box<dyn std::
     io.file(FileOp::Close(file))?;
     drop(mixed.slots);
     io.close()?;
-    Ok(Rates { read: read.read, write: write.written, mixed_read: mixed.read, mixed_write: mixed.written })
+    Ok(Rates {
+        read: read.read,
+        write: write.written,
+        mixed_read: mixed.read,
+        mixed_write: mixed.written,
+        ..Rates::default()
+    })
 }
 
 /// When to push no more.
@@ -203,7 +213,7 @@ mod tests {
     fn a_drive_has_rates() {
         let folder = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
         let rates = measure(&[folder.path().to_owned()], &Config::default()).unwrap();
-        for rate in [rates.read, rates.write, rates.mixed_read, rates.mixed_write] {
+        for rate in [rates.read, rates.write, rates.mixed_read, rates.mixed_write, rates.copy] {
             assert!(rate > 0.0 && rate.is_finite(), "{rates:?}");
         }
         assert_eq!(rates.mean(rates), rates);

@@ -112,7 +112,11 @@ pub fn report(
     let mut machine = Machine::here(&config.store.nvme_path[0]);
     machine.obtained.clone_from(&now.obtained);
     let model = report::Model { tensors: workload.tensors.len() as u64, bytes: workload.bytes() };
-    Ok(Report::new(machine, config.clone(), model, reported(&bandwidths), summary))
+    let engine = report::Engine {
+        emergency_evictions: after.emergency_evictions - before.emergency_evictions,
+        departures: after.departures - before.departures,
+    };
+    Ok(Report::new(machine, config.clone(), model, reported(&bandwidths), summary, engine))
 }
 
 fn reported(bandwidths: &Bandwidths) -> report::Bandwidths {

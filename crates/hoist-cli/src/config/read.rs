@@ -10,8 +10,9 @@ use super::{
     Backend, Compute, Config, Device, Durability, Gpt2, Host, Io, Model, Placement, Prefetch, Run, Store,
 };
 
-/// What PCIe 4.0 x16 carries in practice (of 32 GB/s by its specification), in bytes per second.
-const LINK_BYTES_PER_SECOND: u64 = 24_000_000_000;
+/// Below what one thread copies in memory (measured: 12 GB/s on a virtual machine), in bytes per second: the links
+/// are emulated by such copies, so one that is promised more does not keep to it.
+const LINK_BYTES_PER_SECOND: u64 = 8_000_000_000;
 /// 1 MiB blocks, 32 deep: what an NVMe drive peaks at with fewer system calls than smaller blocks need.
 const BLOCK_BYTES: u64 = 1 << 20;
 const QUEUE_DEPTH: u32 = 32;

@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
 
     /// A rate in bytes per second.
     pub fn rate(&mut self, key: &'static str) -> Option<u64> {
-        let right = "a rate with its unit, such as \"24 GB/s\"";
+        let right = "a rate with its unit, such as \"8 GB/s\"";
         self.read(key, right, |value| units::parse_rate(value.as_str()?))
     }
 

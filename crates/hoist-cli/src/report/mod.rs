@@ -34,6 +34,8 @@ pub struct Report {
     pub bandwidths: Bandwidths,
     /// The results.
     pub summary: Summary,
+    /// What the engine had not planned.
+    pub engine: Engine,
 }
 
 impl Report {
@@ -44,9 +46,10 @@ impl Report {
         model: Model,
         bandwidths: Bandwidths,
         summary: Summary,
+        engine: Engine,
     ) -> Self {
         let partial = summary.steps < config.run.steps;
-        Self { schema: SCHEMA, partial, machine, config, model, bandwidths, summary }
+        Self { schema: SCHEMA, partial, machine, config, model, bandwidths, summary, engine }
     }
 
     /// Writes the report as JSON.
@@ -69,7 +72,7 @@ pub struct Model {
     pub bytes: u64,
 }
 
-/// `bandwidths`, in bytes per second. Those of NVMe are means of a probe before the run and one after it.
+/// `bandwidths`, in bytes per second: means of a probe before the run and one after it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Bandwidths {
     /// Reading alone.
@@ -80,9 +83,9 @@ pub struct Bandwidths {
     pub nvme_mixed_read: f64,
     /// What writing gets at the same time.
     pub nvme_mixed_write: f64,
-    /// Host to device, as configured.
+    /// Host to device: as configured, or as fast as memory was copied where that is less.
     pub h2d: f64,
-    /// Device to host, as configured.
+    /// Device to host, likewise.
     pub d2h: f64,
 }
 
@@ -197,6 +200,15 @@ pub struct Links {
     pub h2d_bytes_per_step: u64,
     /// Bytes copied from device to host in a step.
     pub d2h_bytes_per_step: u64,
+}
+
+/// `engine`, over the measured steps together.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Engine {
+    /// Units that left memory before their planned time.
+    pub emergency_evictions: u64,
+    /// Accesses that were not the next of the order.
+    pub departures: u64,
 }
 
 #[cfg(test)]

@@ -37,10 +37,19 @@ pub fn print(report: &Report) -> String {
         );
     }
     row("process memory", format!("{} at most", format_bytes(summary.peak_rss_bytes)));
+    let unplanned = &report.engine;
+    if unplanned.emergency_evictions + unplanned.departures > 0 {
+        let (evicted, departed) = (unplanned.emergency_evictions, unplanned.departures);
+        row("unplanned", format!("{evicted} units given up early, {departed} accesses out of order"));
+    }
     let probed = &report.bandwidths;
     let both = [probed.nvme_mixed_read, probed.nvme_mixed_write].map(format_rate).join(" and ");
     let (read, write) = (format_rate(probed.nvme_read), format_rate(probed.nvme_write));
     row("drive, probed", format!("read {read}, write {write}, both at once {both}"));
+    row(
+        "links",
+        format!("host to device {}, device to host {}", format_rate(probed.h2d), format_rate(probed.d2h)),
+    );
     row("verified", format!("{}, {} bytes wrong", format_bytes(summary.verified_bytes), summary.mismatches));
     for obtained in &report.machine.obtained {
         row("obtained", obtained.clone());

@@ -30,11 +30,12 @@ fn report() -> Report {
         nvme_write: 1.5e9,
         nvme_mixed_read: 1.4e9,
         nvme_mixed_write: 1.1e9,
-        h2d: 24e9,
-        d2h: 24e9,
+        h2d: 8e9,
+        d2h: 8e9,
     };
     let model = Model { tensors: 740, bytes: 1_991_036_928 };
-    Report::new(Machine::here(Path::new("/")), config, model, bandwidths, summary)
+    let engine = Engine { emergency_evictions: 3, departures: 0 };
+    Report::new(Machine::here(Path::new("/")), config, model, bandwidths, summary, engine)
 }
 
 /// Every leaf of a JSON value as a dotted path.
@@ -104,9 +105,13 @@ fn fewer_steps_than_asked_are_a_partial_report() {
     assert!(report.partial);
     let table = print(&report);
     assert!(table.starts_with("PARTIAL"), "{table}");
-    for shown in
-        ["1.500 s", "set by nvme_write", "host full 0.200 s, NVMe read 0.100 s", "100.0 MiB of 128.0 MiB"]
-    {
+    for shown in [
+        "1.500 s",
+        "set by nvme_write",
+        "host full 0.200 s, NVMe read 0.100 s",
+        "100.0 MiB of 128.0 MiB",
+        "3 units given up early",
+    ] {
         assert!(table.contains(shown), "{shown} in {table}");
     }
 }
