@@ -89,6 +89,8 @@ fn run_in_place(
         source,
         interrupt,
         progress: &progress,
+        waits: !config.prefetch.enabled,
+        commit: None,
         verified_bytes: 0,
         mismatches: 0,
     };
@@ -126,6 +128,10 @@ fn train(mut trainer: Trainer<'_>, config: &Config, id: OrderId, order: &Order) 
             });
             let begin = Instant::now();
             let compute = trainer.step(id, order, step)?;
+            if step == config.run.warmup + config.run.steps {
+                // No step comes after it that would hide its last writes.
+                trainer.finish()?;
+            }
             let seconds = begin.elapsed().as_secs_f64();
             steps.after = engine::stats(engine)?;
             if measured {

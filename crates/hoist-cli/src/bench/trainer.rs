@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hoist::{Engine, Lease, Order, OrderId, TensorUse};
+use hoist::{Commit, Engine, Lease, Order, OrderId, TensorUse};
 
 use super::progress::Progress;
 use super::source::Source;
@@ -23,6 +23,11 @@ pub struct Trainer<'a> {
     pub interrupt: &'a Interrupt,
     /// Who is told how far it has come.
     pub progress: &'a Progress,
+    /// Whether a step ends only when it is durable, or when its commit has begun: its last bytes are then written
+    /// under the next step.
+    pub waits: bool,
+    /// The commit of the step before.
+    pub commit: Option<Commit>,
     /// Bytes compared.
     pub verified_bytes: u64,
     /// Bytes of those that were wrong.
@@ -59,9 +64,26 @@ impl Trainer<'_> {
         if self.interrupt.is_set() {
             return Err(Failure::Interrupted);
         }
-        let commit = self.engine.commit_step().and_then(|commit| commit.wait());
-        commit.map_err(|error| failed(format!("committing step {step}"), error))?;
+        // It waits for the commit before, whose outcome is therefore known.
+        let commit =
+            self.engine.commit_step().map_err(|error| failed(format!("committing step {step}"), error))?;
+        self.finish()?;
+        self.commit = Some(commit);
+        if self.waits {
+            self.finish()?;
+        }
         Ok(compute)
+    }
+
+    /// Waits until the last step is durable.
+    ///
+    /// # Errors
+    /// When it cannot be made so.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        let waited = self.commit.take().map_or(Ok(0), Commit::wait);
+        waited
+            .map_err(|error| Failure::work("committing a step", error, "see what hoist verify says"))
+            .map(|_| ())
     }
 
     fn use_tensor(
