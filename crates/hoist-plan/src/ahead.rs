@@ -76,7 +76,8 @@ impl Plan {
         let transit = self.host_used_pages - self.kept_pages;
         // What the placement keeps until then has its room set aside already.
         let own = if unit.next.keep_host { 0 } else { pages };
-        if transit + own + reserve + most > self.config.host_pages {
+        let elsewhere: u64 = self.kept_elsewhere.range((seq, UnitId(0))..).map(|(_, pages)| pages).sum();
+        if transit + own + reserve + most > self.config.host_pages + elsewhere.min(most) {
             return false;
         }
         !matches!(

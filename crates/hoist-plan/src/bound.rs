@@ -116,8 +116,10 @@ pub fn bound(order: &Order, units: &[UnitSpec], config: &Config) -> Bound {
     }
 }
 
-/// Splits whose modelled times differ by less are taken for equal: the model is no better.
-const PACE_TOLERANCE: f64 = 1.01;
+/// Splits whose modelled times differ by less are taken for equal, and the one with the fewest bytes
+/// is chosen: against the same plan in virtual time the model was within 3 % (GPT-2-small, host
+/// budgets of 256 MiB to 1 GiB), and a real drive makes bytes dearer than a fluid one.
+const PACE_TOLERANCE: f64 = 1.03;
 
 /// The least pages and device bytes that must be left for what comes and goes: the largest access
 /// and, beside it, the largest unit on the host; two of the largest accesses on the device.

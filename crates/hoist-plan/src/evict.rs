@@ -144,6 +144,16 @@ impl Plan {
         let unit = &mut self.units[id.0 as usize];
         let host = unit.next.keep_host && unit.host != Host::Absent;
         let device = unit.next.keep_device && unit.device != Device::Absent;
+        let elsewhere = unit.next.keep_host && !host && unit.on_device() && unit.next.seq != u64::MAX;
+        let until = elsewhere.then_some(unit.next.seq);
+        if until != unit.elsewhere_until {
+            if let Some(seq) = std::mem::replace(&mut unit.elsewhere_until, until) {
+                self.kept_elsewhere.remove(&(seq, id));
+            }
+            if let Some(seq) = until {
+                self.kept_elsewhere.insert((seq, id), unit.pages);
+            }
+        }
         if host != unit.kept_host {
             unit.kept_host = host;
             self.kept_pages = if host { self.kept_pages + unit.pages } else { self.kept_pages - unit.pages };

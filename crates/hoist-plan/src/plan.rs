@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::arena::Arena;
 use crate::bound::{Bandwidths, Bound, bound, least_transit};
@@ -65,6 +65,9 @@ pub struct Plan {
     pub(crate) host_used_pages: u64,
     pub(crate) kept_pages: u64,
     pub(crate) kept_device_bytes: u64,
+    /// Pages that the placement keeps on the host until an access, while the unit does without
+    /// them there, being on the device: room that the placement set aside and nobody takes.
+    pub(crate) kept_elsewhere: BTreeMap<(u64, UnitId), u64>,
     pub(crate) read_bytes_in_flight: Vec<u64>,
     pub(crate) write_bytes_in_flight: Vec<u64>,
     pub(crate) copy_bytes_in_flight: u64,
@@ -107,6 +110,7 @@ impl Plan {
             host_used_pages: 0,
             kept_pages: 0,
             kept_device_bytes: 0,
+            kept_elsewhere: BTreeMap::new(),
             read_bytes_in_flight: vec![0; directories],
             write_bytes_in_flight: vec![0; directories],
             copy_bytes_in_flight: 0,

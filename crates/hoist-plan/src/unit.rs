@@ -131,6 +131,8 @@ pub(crate) struct Unit {
     /// Counted in the plan's `kept_pages` / `kept_device_bytes`.
     pub(crate) kept_host: bool,
     pub(crate) kept_device: bool,
+    /// Listed in the plan's `kept_elsewhere` under this sequence number.
+    pub(crate) elsewhere_until: Option<u64>,
     /// The last request to bring it failed.
     pub(crate) failed: Option<RequestId>,
     /// The last write of it failed: it stays in memory, and is not tried again by itself.
@@ -158,6 +160,7 @@ impl Unit {
             next: Next::NEVER,
             kept_host: false,
             kept_device: false,
+            elsewhere_until: None,
             failed: None,
             write_failed: false,
         }
