@@ -1,9 +1,7 @@
-//! The command as its users call it.
+//! What the command says of calls that it cannot carry out. What it does when it can is in `tests/tests/e2e`.
 
 // Helpers of tests are tests too, but for clippy only functions marked as such are.
 #![allow(clippy::unwrap_used)]
 
-mod bench;
 mod call;
 mod common;
-mod store;

@@ -1,0 +1,96 @@
+//! Ctrl-C, at different times of a run.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::{SMALL, bench, binary, config, folder, number, report, run};
+
+/// The command promises 2 s; the rest is for a machine that is busy with other tests.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// A bench under way, ended when it is dropped.
+pub struct Bench {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Bench {
+    /// Starts one of a small model that takes more steps than anybody waits for, and keeps its store.
+    pub fn start(folder: &Path) -> Self {
+        let long = ["device.budget=4 MiB", "host.budget=24 MiB", "run.steps=100000", "store.keep=true"];
+        let mut child = Command::new(binary())
+            .current_dir(folder)
+            .args(bench(&config("quickstart.toml"), &[&SMALL[..], &long].concat()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Waits until it says a line that begins so.
+    pub fn wait_for(&mut self, begin: &str) {
+        let said = self.lines.by_ref().map_while(Result::ok).any(|line| line.starts_with(begin));
+        assert!(said, "the run ended before it said {begin:?}");
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Presses Ctrl-C and waits for the end, which must come soon and with status 1.
+    pub fn interrupt(mut self) {
+        let begin = Instant::now();
+        kill_process(self.pid(), Signal::INT).unwrap();
+        let rest: Vec<String> = self.lines.by_ref().map_while(Result::ok).collect();
+        let status = self.child.wait().unwrap();
+        println!("ended {:?} after Ctrl-C", begin.elapsed());
+        assert!(begin.elapsed() < END_MAX, "{:?}: {rest:?}", begin.elapsed());
+        assert_eq!(status.code(), Some(1), "{rest:?}");
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // A test that failed leaves no process behind; one that has ended cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_interrupted_run_ends_soon_with_a_partial_report() {
+    let folder = folder();
+    let mut bench = Bench::start(folder.path());
+    bench.wait_for("step 3 ");
+    bench.interrupt();
+    let report = report(folder.path());
+    assert_eq!(report["partial"], true);
+    assert!((2..100_000).contains(&number(&report, "/summary/steps")), "{report:#}");
+    assert_eq!(number(&report, "/summary/mismatches"), 0);
+    assert!(report["summary"]["bound_seconds"].as_f64().unwrap() > 0.0, "{report:#}");
+    assert!(report["summary"]["efficiency"].as_f64().unwrap() > 0.0, "{report:#}");
+    // The store is at its last epoch, and opens for another.
+    assert!(run(folder.path(), &["verify", "hoist-quickstart"], 0).contains(" 0 bad"));
+    assert!(!run(folder.path(), &["ls", "hoist-quickstart"], 0).contains("epoch 0"));
+}
+
+#[test]
+fn a_run_that_has_hardly_begun_ends_soon_too() {
+    for said in ["measuring the drive", "writing the model"] {
+        let folder = folder();
+        let mut bench = Bench::start(folder.path());
+        bench.wait_for(said);
+        bench.interrupt();
+        let report = report(folder.path());
+        assert_eq!(report["partial"], true, "{said}");
+        assert_eq!(number(&report, "/summary/steps"), 0, "{said}");
+        assert!(report["summary"]["step_seconds"].is_null(), "{said}: {report:#}");
+    }
+}
