@@ -51,6 +51,10 @@ impl Plan {
         let on_its_way = unit.device != Device::Absent && tier == Tier::Device;
         let passes_by = tier == Tier::Device && !mode.reads();
         let reads = mode.reads() && unit.stored;
+        if unit.demanded_by.is_some() {
+            // Who waits for it brings it.
+            return true;
+        }
         if unit.next.seq < seq {
             // An earlier access uses it first. Unless it stays from then on by itself, it is not
             // known yet what must be fetched: look no further ahead than that.
@@ -59,10 +63,18 @@ impl Plan {
         if unit.next.seq != seq || unit.host != Host::Absent || on_its_way || passes_by {
             return true;
         }
-        if unit.failed.is_some() || unit.write_failed || self.sources_change_before(unit, seq) {
+        if unit.refused.is_some() || unit.write_failed || self.sources_change_before(unit, seq) {
             return true;
         }
-        let (pages, directory) = (unit.pages, usize::from(unit.spec.directory));
+        // What a derived unit is made from comes to the host with it.
+        let sources = match &unit.spec.kind {
+            Kind::Derived { sources } if !unit.stored => {
+                let absent = |one: &&UnitId| self.units[one.0 as usize].host == Host::Absent;
+                sources.iter().filter(absent).map(|one| self.units[one.0 as usize].pages).sum()
+            }
+            _ => 0,
+        };
+        let (pages, directory) = (unit.pages + sources, usize::from(unit.spec.directory));
         let in_flight = self.read_bytes_in_flight[directory];
         if reads && in_flight > 0 && in_flight + unit.spec.bytes > self.config.credit_bytes {
             return false;
@@ -125,10 +137,13 @@ impl Plan {
         actions: &mut Vec<Action>,
     ) -> bool {
         let unit = &self.units[id.0 as usize];
+        if unit.demanded_by.is_some() {
+            return true;
+        }
         if unit.next.seq < seq {
             return !mode.reads() || self.orders[self.current].placement.kept_on_device_until[use_index];
         }
-        if unit.next.seq != seq || unit.device != Device::Absent || unit.failed.is_some() {
+        if unit.next.seq != seq || unit.device != Device::Absent || unit.refused.is_some() {
             return true;
         }
         let bytes = Arena::rounded(unit.spec.bytes);

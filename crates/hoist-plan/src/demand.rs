@@ -5,8 +5,8 @@ use std::ops::Range;
 use crate::contract::{Action, Cause, ClientId, LeaseId, Priority, Refusal, Tier, UnitId};
 use crate::fetch::Brought;
 use crate::order::Use;
-use crate::plan::Plan;
-use crate::unit::{Device, Host, Next, WriteBack};
+use crate::plan::{Declared, Plan};
+use crate::unit::{Device, Host, Kind, Next, WriteBack};
 
 /// A client waits for an access.
 pub(crate) struct Demand {
@@ -23,6 +23,13 @@ pub(crate) struct Lease {
     order: usize,
     position: usize,
     releasing: bool,
+}
+
+impl Lease {
+    fn holds(&self, orders: &[Declared], unit: UnitId) -> bool {
+        let order = &orders[self.order].order;
+        order.uses_at(self.position).any(|i| order.uses[i].unit == unit)
+    }
 }
 
 impl Plan {
@@ -46,14 +53,47 @@ impl Plan {
         }
         for i in self.uses(seq) {
             let one = self.orders[self.current].order.uses[i];
-            let tier = self.orders[self.current].order.tier(self.position(seq));
+            let sources = match &self.unit(one.unit).spec.kind {
+                Kind::Derived { sources } => sources.clone(),
+                Kind::Durable | Kind::Scratch => Vec::new(),
+            };
+            sources.iter().for_each(|&source| self.unit(source).refused = None);
             let unit = self.unit(one.unit);
-            unit.failed = None;
-            if unit.next.seq != seq {
-                unit.next = Next { seq, tier, reads: one.mode.reads(), ..Next::NEVER };
-            }
+            unit.refused = None;
+            unit.demanded_by = unit.demanded_by.or(Some(lease));
         }
         self.demands.push_back(Demand { lease, client, seq, cause: Cause::NvmeRead });
+        self.expect_demands();
+    }
+
+    /// What a client waits for is each unit's next use, whatever the order says. Its bytes are
+    /// needed until then: only a grant can say that they are not.
+    fn expect_demands(&mut self) {
+        for index in (0..self.demands.len()).rev() {
+            let seq = self.demands[index].seq;
+            let tier = self.orders[self.current].order.tier(self.position(seq));
+            for i in self.uses(seq) {
+                let id = self.orders[self.current].order.uses[i].unit;
+                let unit = self.unit(id);
+                if unit.next.seq != seq {
+                    unit.next = Next { seq, tier, ..Next::NEVER };
+                }
+            }
+        }
+    }
+
+    /// A demand is over: its units belong to the next oldest that waits for them, or to none.
+    fn forget_demand(&mut self, demand: &Demand, actions: &mut Vec<Action>) {
+        for i in self.uses(demand.seq) {
+            let id = self.orders[self.current].order.uses[i].unit;
+            let waits = |other: &&Demand| {
+                let order = &self.orders[self.current].order;
+                self.uses(other.seq).any(|i| order.uses[i].unit == id)
+            };
+            let next = self.demands.iter().find(waits).map(|other| other.lease);
+            self.unit(id).demanded_by = next;
+            self.settle(id, actions);
+        }
     }
 
     /// The trainer left the order: go on from where it is now.
@@ -70,8 +110,12 @@ impl Plan {
         for index in 0..self.units.len() {
             let unit = UnitId(index as u32);
             let next = self.next_from_cursor(unit);
-            self.unit(unit).next = next;
+            // Only a grant may say that a unit's bytes are not needed any more: what it will be
+            // used for from here on is a guess.
+            let reads = next.reads || self.unit(unit).next.reads;
+            self.unit(unit).next = Next { reads, ..next };
         }
+        self.expect_demands();
         for index in 0..self.units.len() {
             self.settle(UnitId(index as u32), actions);
         }
@@ -102,22 +146,33 @@ impl Plan {
         self.orders[self.current].order.uses_at(self.position(seq))
     }
 
-    /// Grants what can be granted, and starts what the others wait for.
+    /// Grants what can be granted, and starts what the oldest waits for. Memory is given to one
+    /// demand at a time, in the order in which they came: two that each have half of what they
+    /// need would wait for each other. Only when all that the older ones still wait for is held by
+    /// leases does the next get its turn.
     pub(crate) fn serve_demands(&mut self, actions: &mut Vec<Action>) {
         let mut index = 0;
         while index < self.demands.len() {
             let (lease, seq) = (self.demands[index].lease, self.demands[index].seq);
+            self.serving = Some(lease);
             match self.try_grant(index, seq, actions) {
                 Ok(None) => {
-                    self.demands.remove(index);
+                    if let Some(demand) = self.demands.remove(index) {
+                        self.forget_demand(&demand, actions);
+                    }
                     actions.push(Action::Grant { lease });
                 }
                 Ok(Some(cause)) => {
                     self.demands[index].cause = cause;
+                    if !self.waits_for_leases(index) {
+                        return;
+                    }
                     index += 1;
                 }
                 Err(refusal) => {
-                    self.demands.remove(index);
+                    if let Some(demand) = self.demands.remove(index) {
+                        self.forget_demand(&demand, actions);
+                    }
                     actions.push(Action::Refuse { lease, refusal });
                 }
             }
@@ -159,6 +214,24 @@ impl Plan {
             self.grant(index, seq, tier, actions);
         }
         Ok(waits)
+    }
+
+    /// Whether a demand waits for nothing but the end of leases.
+    fn waits_for_leases(&self, index: usize) -> bool {
+        let seq = self.demands[index].seq;
+        let tier = self.orders[self.current].order.tier(self.position(seq));
+        let mut held = false;
+        for i in self.uses(seq) {
+            let id = self.orders[self.current].order.uses[i].unit;
+            let unit = &self.units[id.0 as usize];
+            let leased = self.leases.values().any(|lease| lease.holds(&self.orders, id));
+            held |= leased;
+            let idle = unit.write_back == WriteBack::Idle && !unit.draining;
+            if !leased && !(self.is_in(id, tier) && idle) {
+                return self.requests.is_empty() && self.leases.values().any(|lease| !lease.releasing);
+            }
+        }
+        held
     }
 
     fn is_in(&self, unit: UnitId, tier: Tier) -> bool {
@@ -310,19 +383,20 @@ impl Plan {
     }
 
     /// When every client that could go on is blocked and nothing in flight frees memory, the
-    /// youngest demand ends with an error instead of waiting for ever.
-    pub(crate) fn refuse_deadlock(&mut self, actions: &mut Vec<Action>) {
+    /// youngest demand ends with an error instead of waiting for ever. `true`: one did.
+    pub(crate) fn refuse_deadlock(&mut self, actions: &mut Vec<Action>) -> bool {
         let published = self.sealed.is_some_and(|(_, published)| published);
         if self.demands.is_empty() || !self.requests.is_empty() || published {
-            return;
+            return false;
         }
         let blocked = |client| self.demands.iter().any(|demand| demand.client == client);
         if self.leases.values().any(|lease| lease.releasing || !blocked(lease.client)) {
-            return;
+            return false;
         }
-        if let Some(youngest) = self.demands.pop_back() {
-            let refusal = Refusal::WouldDeadlock { waiting_for: youngest.cause };
-            actions.push(Action::Refuse { lease: youngest.lease, refusal });
-        }
+        let Some(youngest) = self.demands.pop_back() else { return false };
+        self.forget_demand(&youngest, actions);
+        let refusal = Refusal::WouldDeadlock { waiting_for: youngest.cause };
+        actions.push(Action::Refuse { lease: youngest.lease, refusal });
+        true
     }
 }

@@ -5,6 +5,10 @@ use crate::contract::{Action, Cause, Priority, UnitId};
 use crate::plan::Plan;
 use crate::unit::{Device, Host};
 
+/// In place of a sequence number: on behalf of a copy from the device, which may take the place of
+/// anything that is not held.
+pub(crate) const ANYTHING: u64 = 0;
+
 impl Plan {
     /// Takes host pages. A demand that finds none makes room, at the latest when nothing in
     /// flight will; a fetch ahead waits.
@@ -24,7 +28,13 @@ impl Plan {
             }
             // A copy from the device may take the place of anything: else a device full of
             // changed units and a host full of units for the device would wait for each other.
-            let Some(victim) = self.host_victim(seq) else { return Err(Cause::HostFull) };
+            let Some(victim) = self.host_victim(seq) else {
+                if self.gathering.iter().any(|id| self.units[id.0 as usize].demanded_by.is_none()) {
+                    self.cancel_gathering(actions);
+                    continue;
+                }
+                return Err(Cause::HostFull);
+            };
             self.stats.emergency_evictions += 1;
             self.unit(victim).evict_host = true;
             self.settle(victim, actions);
@@ -36,7 +46,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The unheld host unit that is needed farthest in the future, later than `seq`.
+    /// The unheld host unit that is needed farthest in the future, and that no demand waits with
+    /// which is older than the one being served.
     fn host_victim(&self, seq: u64) -> Option<UnitId> {
         let evictable = |&(_, unit): &(usize, &crate::unit::Unit)| {
             matches!(unit.host, Host::Present { .. })
@@ -44,17 +55,21 @@ impl Plan {
                 && unit.wanted == 0
                 && !unit.evict_host
                 && !unit.write_failed
-                && unit.next.seq > seq
+                && (seq == ANYTHING || self.may_evict(unit))
         };
         let farthest = self.units.iter().enumerate().filter(evictable).max_by_key(|(_, unit)| unit.next.seq);
         farthest.map(|(index, _)| UnitId(index as u32))
+    }
+
+    /// Whether a demand may push a unit aside: not what an older demand, or it itself, waits with.
+    fn may_evict(&self, unit: &crate::unit::Unit) -> bool {
+        unit.demanded_by.is_none_or(|other| self.serving.is_some_and(|lease| lease < other))
     }
 
     /// Takes a range of the device.
     pub(crate) fn take_device(
         &mut self,
         bytes: u64,
-        seq: u64,
         priority: Priority,
         actions: &mut Vec<Action>,
     ) -> Result<u64, Cause> {
@@ -68,7 +83,7 @@ impl Plan {
             if priority != Priority::Demand {
                 return Err(Cause::DeviceFull);
             }
-            let victims = self.device_victims(seq);
+            let victims = self.device_victims();
             if victims.is_empty() {
                 return Err(Cause::DeviceFull);
             }
@@ -83,21 +98,29 @@ impl Plan {
     /// The unheld device unit that is needed farthest in the future; when only the units of the
     /// access itself are left, all of them at once: laid out anew from an empty arena they fit,
     /// because an access's units together are within the budget.
-    fn device_victims(&self, seq: u64) -> Vec<UnitId> {
+    fn device_victims(&self) -> Vec<UnitId> {
         let evictable = |&(_, unit): &(usize, &crate::unit::Unit)| {
             matches!(unit.device, Device::Present { .. }) && unit.device_holds.none() && !unit.evict_device
         };
         let mut all = self.units.iter().enumerate().filter(evictable);
         let farthest =
-            all.clone().filter(|(_, unit)| unit.next.seq > seq).max_by_key(|(_, unit)| unit.next.seq);
+            all.clone().filter(|(_, unit)| self.may_evict(unit)).max_by_key(|(_, unit)| unit.next.seq);
         if let Some((index, _)) = farthest {
             return vec![UnitId(index as u32)];
         }
-        let copying = self.units.iter().any(|unit| matches!(unit.device, Device::Filling { .. }));
-        if copying || all.clone().any(|(_, unit)| unit.next.seq < seq) {
+        // Only then is the arena empty afterwards: what somebody holds stays where it is.
+        let held = |unit: &crate::unit::Unit| {
+            let older = unit.demanded_by.is_some_and(|lease| Some(lease) < self.serving);
+            matches!(unit.device, Device::Filling { .. })
+                || (unit.device != Device::Absent && (older || !unit.device_holds.none()))
+        };
+        if self.units.iter().any(held) {
             return Vec::new();
         }
-        all.by_ref().map(|(index, _)| UnitId(index as u32)).collect()
+        all.by_ref()
+            .filter(|(_, unit)| unit.demanded_by >= self.serving)
+            .map(|(index, _)| UnitId(index as u32))
+            .collect()
     }
 
     pub(crate) fn drop_host(&mut self, id: UnitId, actions: &mut Vec<Action>) {

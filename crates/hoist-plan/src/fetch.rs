@@ -1,4 +1,4 @@
-//! Bringing units to where an access wants them: on demand, and ahead of it.
+//! Bringing units to where an access wants them, stage by stage.
 
 use crate::contract::{Action, Cause, Mode, Priority, Refusal, RequestId, SumPurpose, Tier, UnitId};
 use crate::plan::{Plan, Work};
@@ -25,6 +25,16 @@ impl Plan {
         priority: Priority,
         actions: &mut Vec<Action>,
     ) -> Brought {
+        let unit = &self.units[id.0 as usize];
+        let older = unit.demanded_by.is_some_and(|lease| Some(lease) < self.serving);
+        let blank = match tier {
+            Tier::Host => matches!(unit.host, Host::Present { blank: true }),
+            Tier::Device => matches!(unit.device, Device::Present { blank: true, .. }),
+        };
+        if older && (blank || !mode.reads()) {
+            // One of the two wants the bytes from before and the other a blank slot: in turn.
+            return Brought::Waits(if tier == Tier::Host { Cause::HostFull } else { Cause::DeviceFull });
+        }
         match tier {
             Tier::Host => self.bring_host(id, mode.reads(), seq, priority, actions),
             Tier::Device => self.bring_device(id, mode.reads(), seq, priority, actions),
@@ -77,8 +87,8 @@ impl Plan {
                 Err(cause) => Brought::Waits(cause),
             };
         }
-        if let Some(request) = unit.failed {
-            return Brought::Cannot(Refusal::Failed { unit: id, request });
+        if let Some(refusal) = unit.refused {
+            return Brought::Cannot(refusal);
         }
         if !unit.on_device() && !unit.stored {
             let Kind::Derived { sources } = &unit.spec.kind else {
@@ -159,7 +169,7 @@ impl Plan {
                 return brought;
             }
         }
-        match self.take_device(bytes, seq, priority, actions) {
+        match self.take_device(bytes, priority, actions) {
             Ok(offset) if reads => {
                 self.copy_in(id, offset, actions);
                 Brought::Waits(Cause::H2d)
@@ -220,8 +230,8 @@ impl Plan {
                 panic!("unit {} gathers sources but is not derived", id.0);
             };
             let seq = self.unit(id).next.seq;
-            let demanded = self.demands.iter().any(|demand| demand.seq == seq);
-            let priority = if demanded { Priority::Demand } else { Priority::Prefetch };
+            self.serving = self.unit(id).demanded_by;
+            let priority = if self.serving.is_some() { Priority::Demand } else { Priority::Prefetch };
             let mut all = true;
             let mut cannot = None;
             for &source in &sources {
@@ -233,7 +243,7 @@ impl Plan {
             }
             if let Some(refusal) = cannot {
                 self.gathering.remove(index);
-                self.give_up(id, refusal, &sources, actions);
+                self.give_up(id, refusal, actions);
             } else if all {
                 self.gathering.remove(index);
                 let request = self.request(id, Work::Derive);
@@ -248,14 +258,31 @@ impl Plan {
         }
     }
 
-    fn give_up(&mut self, id: UnitId, refusal: Refusal, sources: &[UnitId], actions: &mut Vec<Action>) {
+    /// Lets go of derivations that nobody waits for, so that their pages are free for a demand.
+    pub(crate) fn cancel_gathering(&mut self, actions: &mut Vec<Action>) {
+        let gathering = std::mem::take(&mut self.gathering);
+        for id in gathering {
+            if self.unit(id).demanded_by.is_some() {
+                self.gathering.push(id);
+            } else {
+                self.leave_gathering(id, actions);
+            }
+        }
+    }
+
+    fn give_up(&mut self, id: UnitId, refusal: Refusal, actions: &mut Vec<Action>) {
+        self.unit(id).refused = Some(refusal);
+        self.leave_gathering(id, actions);
+    }
+
+    fn leave_gathering(&mut self, id: UnitId, actions: &mut Vec<Action>) {
+        let Kind::Derived { sources } = self.unit(id).spec.kind.clone() else {
+            panic!("unit {} gathers sources but is not derived", id.0);
+        };
         self.host_used_pages -= self.unit(id).pages;
         self.unit(id).host = Host::Absent;
         self.count_kept(id);
-        if let Refusal::Failed { request, .. } = refusal {
-            self.unit(id).failed = Some(request);
-        }
-        for &source in sources {
+        for source in sources {
             self.unit(source).wanted -= 1;
             self.settle(source, actions);
         }
@@ -328,7 +355,7 @@ impl Plan {
         }
         let unit = self.unit(id);
         unit.host = Host::Absent;
-        unit.failed = Some(request);
+        unit.refused = Some(Refusal::Failed { unit: id, request });
         let pages = unit.pages;
         self.host_used_pages -= pages;
         self.count_kept(id);

@@ -217,7 +217,7 @@ fn check(accesses: &[AccessSpec], units: &[UnitSpec], config: &Config) -> Result
     let pages = |unit: UnitId| Unit::new(units[unit.0 as usize].clone(), config.page_bytes).pages;
     for (access, spec) in accesses.iter().enumerate() {
         let mut seen = std::collections::HashSet::new();
-        let (mut host_pages, mut device_bytes, mut transit_pages) = (0, 0, 0);
+        let (mut host_pages, mut device_bytes, mut transit_pages, mut source_pages) = (0, 0, 0, 0);
         for one in &spec.uses {
             let index = one.unit.0;
             if index as usize >= units.len() {
@@ -233,7 +233,9 @@ fn check(accesses: &[AccessSpec], units: &[UnitSpec], config: &Config) -> Result
             // One unit comes in while another goes out: with less, each could wait for the other.
             let mut need = if spec.tier == Tier::Device { 2 * own_pages } else { own_pages };
             if let Kind::Derived { sources } = &unit.kind {
-                need = need.max(own_pages + sources.iter().map(|&source| pages(source)).sum::<u64>());
+                let all: u64 = sources.iter().map(|&source| pages(source)).sum();
+                need = need.max(own_pages + all);
+                source_pages = source_pages.max(all);
             }
             transit_pages = transit_pages.max(need);
         }
@@ -246,8 +248,9 @@ fn check(accesses: &[AccessSpec], units: &[UnitSpec], config: &Config) -> Result
             Tier::Device if device_bytes > device_budget => {
                 return too_large("device", device_bytes, device_budget);
             }
-            Tier::Host if host_pages > config.host_pages => {
-                return too_large("host", host_pages * config.page_bytes, budget);
+            // The sources of a derived unit come beside what the access has already.
+            Tier::Host if host_pages + source_pages > config.host_pages => {
+                return too_large("host", (host_pages + source_pages) * config.page_bytes, budget);
             }
             _ if transit_pages > config.host_pages => {
                 let need_bytes = transit_pages * config.page_bytes;

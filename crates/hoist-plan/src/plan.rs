@@ -72,6 +72,8 @@ pub struct Plan {
     pub(crate) write_bytes_in_flight: Vec<u64>,
     pub(crate) copy_bytes_in_flight: u64,
     pub(crate) demands: VecDeque<Demand>,
+    /// The demand that is being served.
+    pub(crate) serving: Option<LeaseId>,
     pub(crate) leases: HashMap<LeaseId, Lease>,
     pub(crate) durable_writes: VecDeque<UnitId>,
     pub(crate) scratch_writes: VecDeque<UnitId>,
@@ -115,6 +117,7 @@ impl Plan {
             write_bytes_in_flight: vec![0; directories],
             copy_bytes_in_flight: 0,
             demands: VecDeque::new(),
+            serving: None,
             leases: HashMap::new(),
             durable_writes: VecDeque::new(),
             scratch_writes: VecDeque::new(),
@@ -210,11 +213,14 @@ impl Plan {
             self.publish(actions);
             self.finish_flush(actions);
             // What one stage gave back, an earlier one may be waiting for.
-            if self.demands.is_empty() || (actions.len(), self.queued_work()) == before {
+            if self.demands.is_empty() {
+                break;
+            }
+            let moved = (actions.len(), self.queued_work()) != before;
+            if !moved && !self.refuse_deadlock(actions) {
                 break;
             }
         }
-        self.refuse_deadlock(actions);
         let used = self.host_used_pages * self.config.page_bytes;
         self.stats.host_peak_bytes = self.stats.host_peak_bytes.max(used);
     }

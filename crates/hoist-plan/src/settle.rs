@@ -14,28 +14,30 @@ impl Plan {
         if unit.host_holds.writer || unit.device_holds.writer || unit.wanted > 0 {
             return;
         }
-        let near = self.near(unit.next.seq);
+        // Somebody waits for it, on whichever tier: it stays where it is until the grant.
+        let demanded = unit.demanded_by.is_some();
+        let near = demanded || self.near(unit.next.seq);
         self.settle_blank(id, near, actions);
         let unit = &self.units[id.0 as usize];
-        if unit.dead() {
+        if unit.dead() && !demanded {
             self.bury(id, near, actions);
             return;
         }
         let save = self.must_save(unit);
         let leaving_all = self.flushing == Some(true);
-        let stays_on_device = unit.on_device()
-            && !unit.evict_device
-            && !leaving_all
-            && unit.next.tier == Tier::Device
-            && (unit.next.keep_device
-                || self.config.prefetch && unit.next.seq <= self.device_window.next
-                || unit.next.seq <= self.cursor);
+        let soon = |next: u64, window: &crate::plan::Window| {
+            next <= self.cursor || (self.config.prefetch && next <= window.next)
+        };
+        let device_next = unit.next.tier == Tier::Device
+            && (unit.next.keep_device || soon(unit.next.seq, &self.device_window));
+        let stays_on_device =
+            unit.on_device() && !unit.evict_device && !leaving_all && (demanded || device_next);
         if unit.on_device() && (!stays_on_device || save) {
             self.settle_device(id, stays_on_device, actions);
         }
         let unit = &self.units[id.0 as usize];
         if unit.on_host() {
-            let wanted_here = unit.next.tier == Tier::Host || !stays_on_device;
+            let wanted_here = demanded || unit.next.tier == Tier::Host || !stays_on_device;
             let stays_on_host =
                 wanted_here && !unit.evict_host && !leaving_all && (unit.next.keep_host || near);
             self.settle_host(id, save, stays_on_host, stays_on_device, actions);

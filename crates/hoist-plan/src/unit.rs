@@ -1,4 +1,4 @@
-use crate::contract::{RequestId, Tier, UnitId};
+use crate::contract::{LeaseId, Refusal, RequestId, Tier, UnitId};
 
 /// What a unit's bytes are worth after the step, and where they come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,8 +133,10 @@ pub(crate) struct Unit {
     pub(crate) kept_device: bool,
     /// Listed in the plan's `kept_elsewhere` under this sequence number.
     pub(crate) elsewhere_until: Option<u64>,
-    /// The last request to bring it failed.
-    pub(crate) failed: Option<RequestId>,
+    /// Why it could not be brought the last time; a new demand tries again.
+    pub(crate) refused: Option<Refusal>,
+    /// The oldest waiting demand that uses it.
+    pub(crate) demanded_by: Option<LeaseId>,
     /// The last write of it failed: it stays in memory, and is not tried again by itself.
     pub(crate) write_failed: bool,
 }
@@ -161,7 +163,8 @@ impl Unit {
             kept_host: false,
             kept_device: false,
             elsewhere_until: None,
-            failed: None,
+            refused: None,
+            demanded_by: None,
             write_failed: false,
         }
     }

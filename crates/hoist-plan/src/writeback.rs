@@ -2,6 +2,7 @@
 
 use crate::ahead::REQUESTS_AHEAD_MAX;
 use crate::contract::{Action, Priority, RequestId, SumPurpose, UnitId};
+use crate::evict::ANYTHING;
 use crate::plan::{Plan, Work};
 use crate::unit::{Device, Host, WriteBack};
 
@@ -31,7 +32,7 @@ impl Plan {
                 let committing = matches!(self.sealed, Some((_, false)));
                 let waited_for = !self.demands.is_empty() || committing || self.flushing.is_some();
                 let priority = if waited_for { Priority::Demand } else { Priority::WriteBack };
-                if self.take_pages(pages, 0, priority, actions).is_err() {
+                if self.take_pages(pages, ANYTHING, priority, actions).is_err() {
                     return;
                 }
                 self.copy_out(id, actions);

@@ -132,6 +132,23 @@ proptest! {
         }
     }
 
+    /// Several clients whose accesses come in no order, on a drive that fails now and then: each is
+    /// served or hears of a failure, none for ever waits for another, and the step is published.
+    #[test]
+    fn clients_share(seed: u64, prefetch: bool, clients in 1u32..5, failing in prop::sample::select(vec![0u64, 100])) {
+        if let Some(mut world) = world(seed, prefetch, true) {
+            world.failing = failing;
+            for _ in 0..3 {
+                let order = world.order;
+                world.event(Event::StepBegun(order));
+                world.serve_clients(clients, 80);
+                world.commit();
+            }
+            world.finish_commits();
+            world.flush();
+        }
+    }
+
     /// Equal events give equal actions.
     #[test]
     fn equal_events_give_equal_actions(seed: u64) {

@@ -1,7 +1,7 @@
 //! A driver in virtual time: it carries out the plan's actions on version numbers instead of
 //! bytes, lets requests end late and in any order, and checks each promise as it goes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hoist_plan::{
     AccessSpec, Action, ClientId, Config, Event, Kind, LeaseId, Mode, OrderId, Plan, Refusal, RequestId,
@@ -60,6 +60,7 @@ pub struct World {
     device: Vec<Option<(u64, Slot)>>,
     pending: BTreeMap<(u64, u64), (Option<RequestId>, What)>,
     leases: HashMap<LeaseId, usize>,
+    held: BTreeSet<LeaseId>,
     versions: u64,
     next_lease: u64,
     pub epoch: u64,
@@ -68,6 +69,9 @@ pub struct World {
     sealed: HashMap<u64, Vec<Option<u64>>>,
     done_epoch: u64,
     pub flushed: bool,
+    /// Of a thousand reads, so many fail.
+    pub failing: u64,
+    completions: u64,
 }
 
 impl World {
@@ -91,12 +95,15 @@ impl World {
             log: Vec::new(),
             pending: BTreeMap::new(),
             leases: HashMap::new(),
+            held: BTreeSet::new(),
             versions: 0,
             next_lease: 0,
             epoch: 1,
             granted: 0,
             published: Vec::new(),
             flushed: false,
+            failing: 0,
+            completions: 0,
         }
     }
 
@@ -202,7 +209,12 @@ impl World {
             }
             Action::Grant { lease } => self.grant(lease),
             Action::Refuse { lease, refusal } => {
-                assert!(matches!(refusal, Refusal::NoContents { .. }), "{refusal:?}");
+                let known = match refusal {
+                    Refusal::NoContents { .. } => true,
+                    Refusal::Failed { .. } => self.failing > 0,
+                    Refusal::WouldDeadlock { .. } => false,
+                };
+                assert!(known, "{refusal:?}");
                 self.leases.remove(&lease).expect("refused nobody");
             }
             Action::Publish { epoch } => self.publish(epoch),
@@ -237,6 +249,7 @@ impl World {
     /// The newest bytes are there, nobody else changes them.
     fn grant(&mut self, lease: LeaseId) {
         self.granted += 1;
+        self.held.insert(lease);
         let (tier, uses) = self.uses(self.leases[&lease]);
         for (unit, mode) in uses {
             let newest = self.newest[unit.0 as usize];
@@ -277,9 +290,16 @@ impl World {
 
     /// Lets the earliest request end. `false`: nothing is in flight.
     pub fn complete_one(&mut self) -> bool {
+        self.completions += 1;
+        assert!(self.completions < 200_000, "requests without end: {:?}", &self.log[self.log.len() - 12..]);
         let Some(((at, _), (request, what))) = self.pending.pop_first() else { return false };
         self.now_ns = self.now_ns.max(at);
         match what {
+            What::Read(unit) if self.failing > 0 && self.random.below(1000) < self.failing => {
+                self.host[unit.0 as usize] = None;
+                self.event(Event::Failed(request.expect("reads are requests")));
+                return true;
+            }
             What::Read(unit) => {
                 let version = self.nvme[unit.0 as usize];
                 self.slot(unit).version = version;
@@ -347,7 +367,48 @@ impl World {
         true
     }
 
+    /// Several clients at once, each with one lease or one demand at a time, in any order.
+    pub fn serve_clients(&mut self, clients: u32, accesses: u64) {
+        let length = self.accesses[&self.order].len() as u64;
+        let mut holds: Vec<Option<LeaseId>> = vec![None; clients as usize];
+        for _ in 0..accesses {
+            let client = self.random.below(u64::from(clients)) as usize;
+            match holds[client] {
+                None => {
+                    let lease = LeaseId(self.next_lease);
+                    self.next_lease += 1;
+                    let access = self.random.below(length) as usize;
+                    self.leases.insert(lease, access);
+                    holds[client] = Some(lease);
+                    let client = ClientId(client as u32);
+                    self.event(Event::Demanded { lease, client, access: access as u32 });
+                }
+                Some(lease) if self.held.contains(&lease) => {
+                    self.release(lease);
+                    holds[client] = None;
+                }
+                Some(lease) if !self.leases.contains_key(&lease) => holds[client] = None,
+                Some(_) => {
+                    self.complete_one();
+                }
+            }
+        }
+        for lease in holds.into_iter().flatten() {
+            while self.leases.contains_key(&lease) && !self.held.contains(&lease) {
+                let others: Vec<LeaseId> = self.held.iter().copied().collect();
+                if !self.complete_one() {
+                    assert!(!others.is_empty(), "lease {} is never granted and nobody holds one", lease.0);
+                    others.into_iter().for_each(|other| self.release(other));
+                }
+            }
+            if self.held.contains(&lease) {
+                self.release(lease);
+            }
+        }
+    }
+
     fn release(&mut self, lease: LeaseId) {
+        self.held.remove(&lease);
         let access = self.leases.remove(&lease).expect("released nothing");
         let (tier, uses) = self.uses(access);
         for (unit, mode) in uses {
