@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use crate::contract::{Action, Cause, ClientId, LeaseId, Priority, Refusal, Tier, UnitId};
 use crate::fetch::Brought;
-use crate::order::Use;
-use crate::plan::{Declared, Plan};
-use crate::unit::{Device, Host, Kind, Next, WriteBack};
+use crate::plan::Plan;
+use crate::unit::{Device, Host, Kind, Next};
 
 /// A client waits for an access.
 pub(crate) struct Demand {
@@ -19,17 +18,10 @@ pub(crate) struct Demand {
 
 /// A lease that was granted and is not released.
 pub(crate) struct Lease {
-    client: ClientId,
-    order: usize,
-    position: usize,
-    releasing: bool,
-}
-
-impl Lease {
-    fn holds(&self, orders: &[Declared], unit: UnitId) -> bool {
-        let order = &orders[self.order].order;
-        order.uses_at(self.position).any(|i| order.uses[i].unit == unit)
-    }
+    pub(crate) client: ClientId,
+    pub(crate) order: usize,
+    pub(crate) position: usize,
+    pub(crate) releasing: bool,
 }
 
 impl Plan {
@@ -83,7 +75,7 @@ impl Plan {
     }
 
     /// A demand is over: its units belong to the next oldest that waits for them, or to none.
-    fn forget_demand(&mut self, demand: &Demand, actions: &mut Vec<Action>) {
+    pub(crate) fn forget_demand(&mut self, demand: &Demand, actions: &mut Vec<Action>) {
         for i in self.uses(demand.seq) {
             let id = self.orders[self.current].order.uses[i].unit;
             let waits = |other: &&Demand| {
@@ -216,81 +208,6 @@ impl Plan {
         Ok(waits)
     }
 
-    /// Whether a demand waits for nothing but the end of leases.
-    fn waits_for_leases(&self, index: usize) -> bool {
-        let seq = self.demands[index].seq;
-        let tier = self.orders[self.current].order.tier(self.position(seq));
-        let mut held = false;
-        for i in self.uses(seq) {
-            let id = self.orders[self.current].order.uses[i].unit;
-            let unit = &self.units[id.0 as usize];
-            let leased = self.leases.values().any(|lease| lease.holds(&self.orders, id));
-            held |= leased;
-            let idle = unit.write_back == WriteBack::Idle && !unit.draining;
-            if !leased && !(self.is_in(id, tier) && idle) {
-                return self.requests.is_empty() && self.leases.values().any(|lease| !lease.releasing);
-            }
-        }
-        held
-    }
-
-    fn is_in(&self, unit: UnitId, tier: Tier) -> bool {
-        let unit = &self.units[unit.0 as usize];
-        match tier {
-            Tier::Host => matches!(unit.host, Host::Present { .. }),
-            Tier::Device => matches!(unit.device, Device::Present { .. }),
-        }
-    }
-
-    /// What keeps a unit that is there from being leased.
-    fn conflict(&mut self, one: Use, tier: Tier, actions: &mut Vec<Action>) -> Option<Cause> {
-        let epoch = self.epoch;
-        // Versions of the next epoch cannot leave memory before this one is durable: were they let
-        // in first, what the sealed epoch still has on the device might find no room on the host.
-        let saving =
-            matches!(self.sealed, Some((_, false))) && (!self.drains.is_empty() || self.copies_out_pending());
-        let unit = self.unit(one.unit);
-        if saving && one.mode.writes() && unit.durable() {
-            return Some(Cause::D2h);
-        }
-        if unit.host_holds.writer || unit.device_holds.writer {
-            return Some(if tier == Tier::Host { Cause::HostFull } else { Cause::DeviceFull });
-        }
-        if !one.mode.writes() {
-            return None;
-        }
-        // A version of an epoch that is being committed must reach NVMe before it is changed.
-        if unit.unsaved.is_some_and(|unsaved| unsaved < epoch) {
-            self.settle(one.unit, actions);
-            return Some(Cause::NvmeWrite);
-        }
-        match unit.write_back {
-            WriteBack::Summing(request) | WriteBack::Writing(request) => {
-                if !unit.promoted {
-                    unit.promoted = true;
-                    actions.push(Action::Promote { request });
-                }
-                return Some(Cause::NvmeWrite);
-            }
-            // It would be written again: not now.
-            WriteBack::Queued => unit.write_back = WriteBack::Idle,
-            WriteBack::Idle => {}
-        }
-        if unit.draining {
-            return Some(Cause::D2h);
-        }
-        if matches!(unit.device, Device::Filling { .. }) {
-            return Some(Cause::H2d);
-        }
-        if matches!(unit.host, Host::Filling(_)) || unit.wanted > 0 {
-            return Some(Cause::NvmeRead);
-        }
-        if !unit.host_holds.none() {
-            return Some(Cause::HostFull);
-        }
-        (!unit.device_holds.none()).then_some(Cause::DeviceFull)
-    }
-
     fn grant(&mut self, index: usize, seq: u64, tier: Tier, actions: &mut Vec<Action>) {
         let (lease, client) = (self.demands[index].lease, self.demands[index].client);
         let position = self.position(seq);
@@ -380,23 +297,5 @@ impl Plan {
             unit.unsaved = Some(epoch);
             self.unsaved.push(id);
         }
-    }
-
-    /// When every client that could go on is blocked and nothing in flight frees memory, the
-    /// youngest demand ends with an error instead of waiting for ever. `true`: one did.
-    pub(crate) fn refuse_deadlock(&mut self, actions: &mut Vec<Action>) -> bool {
-        let published = self.sealed.is_some_and(|(_, published)| published);
-        if self.demands.is_empty() || !self.requests.is_empty() || published {
-            return false;
-        }
-        let blocked = |client| self.demands.iter().any(|demand| demand.client == client);
-        if self.leases.values().any(|lease| lease.releasing || !blocked(lease.client)) {
-            return false;
-        }
-        let Some(youngest) = self.demands.pop_back() else { return false };
-        self.forget_demand(&youngest, actions);
-        let refusal = Refusal::WouldDeadlock { waiting_for: youngest.cause };
-        actions.push(Action::Refuse { lease: youngest.lease, refusal });
-        true
     }
 }

@@ -15,6 +15,7 @@ mod ahead;
 mod arena;
 mod bound;
 mod config;
+mod conflict;
 mod contract;
 mod demand;
 mod evict;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use hoist_plan::{Bandwidths, Bound, Cause, ClientId, Event, LeaseId, OrderId, Plan, Refusal};
-use hoist_store::Durability;
+use hoist_store::{Durability, NOTE_BYTES_MAX};
 
 use crate::cut::{Cut, Units};
 use crate::error::Error;
@@ -13,7 +13,6 @@ use crate::message::{Call, Granted, Message};
 use crate::order::Order;
 use crate::pipeline::{Pipeline, Waiting, answer};
 use crate::slots::Slots;
-use crate::stats::Stats;
 
 impl Pipeline {
     pub(crate) fn call(&mut self, call: Call) {
@@ -34,10 +33,20 @@ impl Pipeline {
             Call::Launch(compute, reply) => answer(&reply, self.device.launch(compute)),
             Call::Stats(reply) => answer(&reply, self.stats()),
             Call::Note(key, bytes, reply) => {
-                answer(&reply, self.store.set_note(&key, bytes).map_err(Error::from));
+                let noted = self.note(key, bytes);
+                answer(&reply, noted);
             }
             Call::Close(_) => panic!("the end of the engine is handled where it ends"),
         }
+    }
+
+    /// Keeps a note for the epoch of the running step: the one before may still be on its way.
+    fn note(&mut self, key: String, bytes: Vec<u8>) -> Result<(), Error> {
+        if bytes.len() as u64 > NOTE_BYTES_MAX as u64 {
+            return Err(Error::LargeNote { key, bytes: bytes.len() });
+        }
+        self.notes.push((key, bytes));
+        Ok(())
     }
 
     /// Declares an order. One that cuts tensors where none did before needs new units: everything
@@ -66,7 +75,7 @@ impl Pipeline {
                 hoist_plan::Order::compile(&accesses(cuts), &specs, &self.plan_config)
                     .map_err(|error| named(&error, order))?;
             }
-            self.flush(true)?;
+            self.flush(true, "declare")?;
             self.carry_stats();
             let specs = units.specs(&self.store);
             self.slots = Slots::new(units.count());
@@ -109,8 +118,12 @@ impl Pipeline {
 
     fn begin(&mut self, order: OrderId) -> Result<(), Error> {
         self.usable()?;
-        if self.in_step {
+        if self.in_step || self.next_commit.is_some() {
             return Err(Error::Step { call: "begin_step", rule: "comes after the step before is committed" });
+        }
+        if !self.waiting.is_empty() && self.current != Some(order.0 as usize) {
+            let rule = "over another order comes when nobody waits in acquire";
+            return Err(Error::Step { call: "begin_step", rule });
         }
         if order.0 as usize >= self.orders.len() {
             return Err(Error::NoSuch { what: "order", index: order.0 as usize, count: self.orders.len() });
@@ -134,7 +147,6 @@ impl Pipeline {
     }
 
     fn admit(&self, access: usize) -> Result<Arc<Cut>, Error> {
-        self.usable()?;
         let Some(order) = self.current else {
             return Err(Error::Step { call: "acquire", rule: "needs an order: begin a step first" });
         };
@@ -142,6 +154,10 @@ impl Pipeline {
         let Some(cut) = cuts.get(access) else {
             return Err(Error::NoSuch { what: "access", index: access, count: cuts.len() });
         };
+        if cut.writes_durable {
+            // After a commit that failed, what is there can still be read.
+            self.usable()?;
+        }
         if cut.writes_durable && !self.in_step {
             let rule = "of a durable tensor for writing belongs into a step: begin one first";
             return Err(Error::Step { call: "acquire", rule });
@@ -152,7 +168,7 @@ impl Pipeline {
     pub(crate) fn refuse(&mut self, lease: LeaseId, refusal: Refusal) {
         let error = match refusal {
             Refusal::Failed { unit, .. } => {
-                let known = self.errors.remove(&unit);
+                let known = self.errors.get(&unit).cloned();
                 known.unwrap_or_else(|| Error::NoContents { tensor: self.name(unit) })
             }
             Refusal::NoContents { unit } => Error::NoContents { tensor: self.name(unit) },
@@ -174,8 +190,9 @@ impl Pipeline {
         if let Some(error) = refused {
             return answer(&reply, Err(error));
         }
-        // Leases that wait for the device alone are given back already.
-        let count = self.held.len() - self.releasing.len();
+        // Leases that wait for the device alone are given back already; one that is waited for
+        // belongs to the step as much as one that is held.
+        let count = self.held.len() - self.releasing.len() + self.waiting.len();
         if count > 0 {
             return answer(&reply, Err(Error::LeasesHeld { call: "commit_step", count }));
         }
@@ -191,12 +208,18 @@ impl Pipeline {
         }
         let Some((reply, epoch)) = self.next_commit.take() else { return };
         self.committing = Some(epoch);
+        self.sealed_notes = std::mem::take(&mut self.notes);
         self.events.push_back(Event::CommitBegun(self.epoch));
         self.epoch += 1;
         answer(&reply, Ok(()));
     }
 
     pub(crate) fn publish(&mut self, epoch: u64) {
+        for (key, bytes) in std::mem::take(&mut self.sealed_notes) {
+            if let Err(error) = self.store.set_note(&key, bytes) {
+                return self.committed(epoch, Err(error.into()));
+            }
+        }
         if self.store.durability() == Durability::None {
             // No promise: the step is over when its leases are.
             return self.committed(epoch, Ok(()));
@@ -255,15 +278,34 @@ impl Pipeline {
         while self.failed.is_none() && (self.committing.is_some() || !self.releasing.is_empty()) {
             self.take_one()?;
         }
-        if self.failed.is_none() && self.store.durability() == Durability::None {
-            self.flush(false)?;
+        self.flush_unwritten()
+    }
+
+    /// The last handle is gone: nobody waits any more, but what was promised is kept.
+    pub(crate) fn abandon(&mut self) {
+        while self.failed.is_none() && self.committing.is_some() {
+            if self.take_one().is_err() {
+                return;
+            }
+        }
+        if let Err(error) = self.flush_unwritten() {
+            tracing::error!(
+                "the engine was dropped, and what it kept in memory could not be written: {error}"
+            );
+        }
+    }
+
+    /// Without an epoch a step, what is in memory is written when the engine ends.
+    fn flush_unwritten(&mut self) -> Result<(), Error> {
+        if self.failed.is_none() && self.held.is_empty() && self.store.durability() == Durability::None {
+            self.flush(false, "close")?;
         }
         Ok(())
     }
 
-    fn flush(&mut self, all: bool) -> Result<(), Error> {
+    fn flush(&mut self, all: bool, call: &'static str) -> Result<(), Error> {
         if !self.held.is_empty() {
-            return Err(Error::LeasesHeld { call: "declare", count: self.held.len() });
+            return Err(Error::LeasesHeld { call, count: self.held.len() });
         }
         while self.committing.is_some() {
             self.usable()?;
@@ -287,69 +329,6 @@ impl Pipeline {
             Err(_) => return Err(Error::Closed),
         }
         Ok(())
-    }
-
-    fn carry_stats(&mut self) {
-        self.carried = self.total();
-    }
-
-    fn total(&self) -> hoist_plan::Stats {
-        let (a, b) = (self.carried, self.plan.stats());
-        hoist_plan::Stats {
-            read_bytes: a.read_bytes + b.read_bytes,
-            write_bytes: a.write_bytes + b.write_bytes,
-            h2d_bytes: a.h2d_bytes + b.h2d_bytes,
-            d2h_bytes: a.d2h_bytes + b.d2h_bytes,
-            host_peak_bytes: a.host_peak_bytes.max(b.host_peak_bytes),
-            device_peak_bytes: a.device_peak_bytes.max(b.device_peak_bytes),
-            emergency_evictions: a.emergency_evictions + b.emergency_evictions,
-            departures: a.departures + b.departures,
-            stalls: a.stalls.plus(b.stalls),
-        }
-    }
-
-    fn stats(&self) -> Stats {
-        let total = self.total();
-        Stats {
-            nvme_read_bytes: total.read_bytes,
-            nvme_write_bytes: total.write_bytes,
-            h2d_bytes: total.h2d_bytes,
-            d2h_bytes: total.d2h_bytes,
-            host_budget_bytes: self.plan_config.host_pages * self.plan_config.page_bytes,
-            host_peak_bytes: total.host_peak_bytes,
-            device_budget_bytes: self.device.budget_bytes(),
-            device_peak_bytes: total.device_peak_bytes,
-            summed_bytes: self.summed_bytes,
-            emergency_evictions: total.emergency_evictions,
-            departures: total.departures,
-            stalls: total.stalls,
-            obtained: self.obtained(),
-        }
-    }
-
-    fn obtained(&self) -> Vec<String> {
-        let slab = self.slab.obtained();
-        let mut lines = vec![format!(
-            "host slab: {} bytes on hugetlb pages, {} on transparent huge pages, {} on small pages, {} locked",
-            slab.hugetlb_bytes, slab.transparent_bytes, slab.small_bytes, slab.locked_bytes
-        )];
-        lines.extend(slab.stepped_down.iter().cloned());
-        for io in self.store.obtained() {
-            lines.push(format!(
-                "I/O: {} at depth {}, {} registered pieces, {} files direct, {} buffered{}{}",
-                io.backend,
-                io.queue_depth,
-                io.registered_pieces,
-                io.files_direct,
-                io.files_buffered,
-                if io.ring_flags.is_empty() { "" } else { ", flags " },
-                io.ring_flags.join("|")
-            ));
-            lines.extend(io.stepped_down);
-        }
-        lines.push(format!("device: {}", self.device.name()));
-        lines.extend(self.device.stepped_down().iter().cloned());
-        lines
     }
 }
 

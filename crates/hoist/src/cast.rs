@@ -2,9 +2,8 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use hoist_store::{Dtype, Store};
+use hoist_store::{Dtype, Life, TensorSpec};
 
-use crate::cut::source_of;
 use crate::error::Error;
 
 /// One run of elements to cast, within a source unit and a target unit.
@@ -22,23 +21,18 @@ pub(crate) struct Cast {
 /// Elements that are cast at a time: 16 KiB of fp32, within the first-level cache.
 const CHUNK_ELEMENTS: usize = 4096;
 
-/// Every derived tensor must be a cast that can be made.
-pub(crate) fn check(store: &Store) -> Result<(), Error> {
-    for tensor in store.tensors() {
-        let hoist_store::Life::Derived { from } = &tensor.spec.life else { continue };
-        let source = source_of(store, tensor);
-        let (a, b) = (source.spec.dtype, tensor.spec.dtype);
+/// Every derived tensor must be a cast that can be made. (That its source is there, durable and of
+/// the same shape is the store's to check.)
+pub(crate) fn check<'a>(specs: impl Iterator<Item = &'a TensorSpec> + Clone) -> Result<(), Error> {
+    for spec in specs.clone() {
+        let Life::Derived { from } = &spec.life else { continue };
+        let Some(source) = specs.clone().find(|other| other.name == *from) else { continue };
+        let (a, b) = (source.dtype, spec.dtype);
         let known = a == b || (a == Dtype::F32 && matches!(b, Dtype::BF16 | Dtype::F16));
         if !known || a.bits() % 8 != 0 {
-            return Err(Error::BadCast {
-                tensor: tensor.spec.name.clone(),
-                from: from.clone(),
-                why: format!(
-                    "no cast from {} to {}: F32 to BF16 or F16, or the same type",
-                    a.name(),
-                    b.name()
-                ),
-            });
+            let why =
+                format!("no cast from {} to {}: F32 to BF16 or F16, or the same type", a.name(), b.name());
+            return Err(Error::BadCast { tensor: spec.name.clone(), from: from.clone(), why });
         }
     }
     Ok(())

@@ -31,6 +31,8 @@ pub(crate) struct Cut {
     pub(crate) holds: Vec<(UnitId, bool)>,
     /// Parts of each use, in order of its bytes; they lie in neighbouring holds.
     pub(crate) uses: Vec<Vec<Part>>,
+    /// Whether each use may be written.
+    pub(crate) writes: Vec<bool>,
     pub(crate) writes_durable: bool,
     pub(crate) spec: AccessSpec,
 }
@@ -70,7 +72,7 @@ impl Units {
         let (first, last) = (self.firsts[run.0 as usize], self.firsts[run.0 as usize + 1]);
         (first..last).map(UnitId).filter(move |unit| {
             let span = &self.spans[unit.0 as usize];
-            span.offset < to && span.end() > from
+            from < to && span.offset < to && span.end() > from
         })
     }
 
@@ -149,7 +151,7 @@ impl Units {
         }
         let units: Vec<UnitId> = units.into_iter().collect();
         let mut parts = Vec::new();
-        // Bytes of each hold that are written, that are overwritten, and whether any are read.
+        // Bytes of each hold that are written, and those of them that are overwritten.
         let mut written = vec![(0u64, 0u64); units.len()];
         for one in &access.uses {
             let (run, from, to) = place(one);
@@ -186,6 +188,7 @@ impl Units {
             tier: access.tier,
             holds: uses.iter().map(|one| (one.unit, one.mode.writes())).collect(),
             uses: parts,
+            writes: access.uses.iter().map(|one| one.mode.writes()).collect(),
             writes_durable: uses.iter().any(|one| one.mode.writes() && durable(one.unit)),
             spec: AccessSpec {
                 tier: access.tier,
@@ -205,7 +208,7 @@ fn members_bytes(store: &Store, span: &Span) -> u64 {
 }
 
 /// The tensor that a derived one is made from.
-pub(crate) fn source_of<'a>(store: &'a Store, tensor: &TensorInfo) -> &'a TensorInfo {
+fn source_of<'a>(store: &'a Store, tensor: &TensorInfo) -> &'a TensorInfo {
     let Life::Derived { from } = &tensor.spec.life else {
         panic!("tensor {} is not derived", tensor.spec.name);
     };

@@ -1,13 +1,14 @@
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use hoist_device::Event;
-use hoist_plan::{Bandwidths, Bound, Mode, OrderId};
+use hoist_plan::{Bandwidths, Bound, Mode, OrderId, Tier};
 use hoist_store::{CHECKSUM_BYTES, TensorId, TensorInfo, TensorSpec};
 
 use crate::config::Config;
@@ -17,8 +18,9 @@ use crate::message::{Call, Message};
 use crate::order::{Order, TensorUse};
 use crate::stats::Stats;
 
-/// A handle on an open engine. Clones are clients: each waits for one lease at a time, and all
-/// share the step. The engine ends when it is closed or when its last handle is dropped.
+/// A handle on an open engine. Clones are clients: each waits for one lease at a time (threads that
+/// acquire at once need a clone each, or a deadlock may be seen where there is none), and all share
+/// the step. The engine ends when it is closed or when its last handle is dropped.
 pub struct Engine {
     shared: Arc<Shared>,
     client: u32,
@@ -26,6 +28,8 @@ pub struct Engine {
 
 struct Shared {
     messages: Sender<Message>,
+    /// Disconnected once the engine's thread has ended.
+    ended: Receiver<()>,
     tensors: Vec<TensorInfo>,
     notes: Vec<(String, Vec<u8>)>,
     epoch: u64,
@@ -70,8 +74,18 @@ impl Engine {
         crate::open::start(config, None)
     }
 
+    /// Makes a store from a safetensors file, every tensor a durable parameter, and an engine on it.
+    ///
+    /// # Errors
+    /// As [`Engine::create`]; a file that is no safetensors file.
+    pub fn import(config: Config, model: &Path) -> Result<Engine, Error> {
+        crate::open::import(&config, model)?;
+        Engine::open(config)
+    }
+
     pub(crate) fn new(
         messages: Sender<Message>,
+        ended: Receiver<()>,
         tensors: Vec<TensorInfo>,
         notes: Vec<(String, Vec<u8>)>,
         epoch: u64,
@@ -80,7 +94,7 @@ impl Engine {
         let process = std::process::id();
         let (clients, thread) = (AtomicU32::new(1), Mutex::new(Some(thread)));
         Engine {
-            shared: Arc::new(Shared { messages, tensors, notes, epoch, clients, thread, process }),
+            shared: Arc::new(Shared { messages, ended, tensors, notes, epoch, clients, thread, process }),
             client: 0,
         }
     }
@@ -112,6 +126,18 @@ impl Engine {
     /// When there is no such tensor.
     pub fn whole(&self, tensor: TensorId, mode: Mode) -> TensorUse {
         TensorUse { tensor, bytes: 0..self.shared.tensors[tensor.0 as usize].bytes, mode }
+    }
+
+    /// The piece that an order should use where it has no reason for another: a quarter of the
+    /// tier's budget, so that one is used while others come and go.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn piece_bytes(&self, tier: Tier) -> Result<u64, Error> {
+        let stats = self.stats()?;
+        let budget_bytes =
+            if tier == Tier::Host { stats.host_budget_bytes } else { stats.device_budget_bytes };
+        Ok((budget_bytes / 4).next_multiple_of(CHECKSUM_BYTES).max(CHECKSUM_BYTES))
     }
 
     /// Cuts a tensor into pieces of at most `bytes_max` (at least 256 KiB each, which is what one
@@ -207,11 +233,13 @@ impl Engine {
     }
 
     /// Waits for a commit under way and closes the store. A step that was not committed is
-    /// dropped. Other handles get [`Error::Closed`] from now on.
+    /// dropped; at durability `none` what is in memory is written. Every handle gets
+    /// [`Error::Closed`] from then on.
     ///
     /// # Errors
-    /// [`Error::LeasesHeld`]: nothing was closed. What the store said otherwise.
-    pub fn close(self) -> Result<(), Error> {
+    /// [`Error::LeasesHeld`]: nothing was closed. [`Error::Commit`]: a commit failed, and nobody may
+    /// have heard of it. What the store said otherwise.
+    pub fn close(&self) -> Result<(), Error> {
         self.ask(Call::Close)??;
         self.shared.join();
         Ok(())
@@ -223,7 +251,11 @@ impl Engine {
         }
         let (reply, answer) = bounded(1);
         self.shared.messages.send(Message::Call(call(reply))).map_err(|_| Error::Closed)?;
-        answer.recv().map_err(|_| Error::Closed)
+        select! {
+            recv(answer) -> value => value.map_err(|_| Error::Closed),
+            // An answer may have come just before the end.
+            recv(self.shared.ended) -> _ => answer.try_recv().map_err(|_| Error::Closed),
+        }
     }
 }
 

@@ -114,6 +114,22 @@ pub enum Error {
         /// Why.
         cause: Box<Error>,
     },
+    /// A note is too large.
+    #[error("note {key} of {bytes} bytes is too large: at most {} bytes", hoist_store::NOTE_BYTES_MAX)]
+    LargeNote {
+        /// Its key.
+        key: String,
+        /// Its length.
+        bytes: usize,
+    },
+    /// One of the engine's threads has ended: a defect. The store is at its last epoch.
+    #[error(
+        "thread {name} of the engine has ended unexpectedly: report it with the log; the store is at its last epoch"
+    )]
+    Died {
+        /// Which.
+        name: &'static str,
+    },
     /// The engine has been closed.
     #[error("the engine is closed")]
     Closed,

@@ -22,11 +22,19 @@ pub struct Lease {
     cut: Arc<Cut>,
     engine: Sender<Message>,
     event: Event,
+    process: u32,
 }
 
 impl Lease {
     pub(crate) fn new(granted: Granted, engine: Sender<Message>) -> Lease {
-        Lease { id: granted.lease, holds: granted.holds, cut: granted.cut, engine, event: Event::done() }
+        Lease {
+            id: granted.lease,
+            holds: granted.holds,
+            cut: granted.cut,
+            engine,
+            event: Event::done(),
+            process: std::process::id(),
+        }
     }
 
     /// Where the bytes are.
@@ -55,6 +63,7 @@ impl Lease {
     /// # Panics
     /// When there is no such use, or it only reads.
     pub fn parts_mut(&mut self, use_index: usize) -> impl Iterator<Item = &mut [u8]> {
+        assert!(self.cut.writes[use_index], "use {use_index} only reads: declare Update or Overwrite");
         let parts = &self.cut.uses[use_index];
         let range = match (parts.first(), parts.last()) {
             (Some(first), Some(last)) => first.hold..last.hold + 1,
@@ -77,6 +86,11 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let holds = std::mem::take(&mut self.holds);
+        if std::process::id() != self.process {
+            // In a forked child neither the memory is there nor the engine's thread.
+            std::mem::forget(holds);
+            return;
+        }
         // An engine that has ended has no use for it.
         let _ = self.engine.send(Message::Released { lease: self.id, holds, event: self.event });
     }
@@ -95,6 +109,8 @@ fn write(hold: &mut Hold) -> Box<dyn Iterator<Item = &mut [u8]> + '_> {
     match hold {
         Hold::HostWrite(slot) => Box::new(slot.parts_mut()),
         Hold::DeviceWrite(slot) => Box::new(std::iter::once(slot.as_mut_slice())),
-        Hold::HostRead(_) | Hold::DeviceRead(_) => panic!("this use only reads: declare Update or Overwrite"),
+        Hold::HostRead(_) | Hold::DeviceRead(_) => {
+            panic!("a use that writes holds a slot that it may not write")
+        }
     }
 }

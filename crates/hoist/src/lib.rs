@@ -47,6 +47,7 @@ mod cut;
 mod engine;
 mod error;
 mod failures;
+mod figures;
 mod lease;
 mod message;
 mod open;

@@ -65,6 +65,8 @@ pub(crate) enum Message {
     Io(hoist_store::Completion),
     Device(hoist_device::Completion),
     Worked(Worked),
+    /// A thread of the engine has panicked.
+    Died(&'static str),
     /// The last handle is gone.
     Abandoned,
 }

@@ -1,10 +1,11 @@
 //! Opening: the slab, the device, the store and the threads, in the order in which they need each other.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use hoist_memory::Slab;
 use hoist_plan::Plan;
 use hoist_store::{Durability, Store, TensorSpec};
@@ -18,28 +19,29 @@ use crate::pipeline::Pipeline;
 use crate::slots::Slots;
 use crate::workers::Workers;
 
-/// Messages on their way to the engine's thread: each answers a request that the plan has in
-/// flight, or is a call of a waiting client, or gives a lease back. The plan keeps far fewer
-/// requests in flight (`REQUESTS_AHEAD_MAX`), so that no thread blocks in delivering one.
-const MESSAGES_MAX: usize = 16_384;
-
 pub(crate) fn start(config: Config, create: Option<&[TensorSpec]>) -> Result<Engine, Error> {
     let problems = config.problems();
     if !problems.is_empty() {
         return Err(Error::Config(problems));
     }
-    let (messages, inbox) = bounded(MESSAGES_MAX);
+    // Unbounded, so that whoever delivers never waits: each message answers a request that the plan
+    // has in flight, is the call of a client that waits for it, or gives a lease back.
+    let (messages, inbox) = unbounded();
+    if let Some(tensors) = create {
+        crate::cast::check(tensors.iter())?;
+    }
     let slab = Slab::map(&config.host)?;
     let deliver = |messages: Sender<Message>| move |completion| send(&messages, Message::Io(completion));
-    let store = match create {
-        Some(tensors) => Store::create(&config.store, &config.io, &slab, tensors, deliver(messages.clone()))?,
-        None => Store::open(&config.store, &config.io, &slab, deliver(messages.clone()))?,
-    };
-    crate::cast::check(&store)?;
     let done = messages.clone();
     let device =
         hoist_device::open(&config.device, move |completion| send(&done, Message::Device(completion)))?;
     let workers = Workers::start(&messages)?;
+    // Last, so that what fails before leaves no store behind.
+    let store = match create {
+        Some(tensors) => Store::create(&config.store, &config.io, &slab, tensors, deliver(messages.clone()))?,
+        None => Store::open(&config.store, &config.io, &slab, deliver(messages.clone()))?,
+    };
+    crate::cast::check(store.tensors().iter().map(|tensor| &tensor.spec))?;
     let plan_config = hoist_plan::Config {
         host_pages: slab.pages() as u64,
         page_bytes: slab.page_bytes() as u64,
@@ -86,13 +88,30 @@ pub(crate) fn start(config: Config, create: Option<&[TensorSpec]>) -> Result<Eng
         deferred: VecDeque::new(),
         started: Instant::now(),
         summed_bytes: 0,
+        notes: Vec::new(),
+        sealed_notes: Vec::new(),
         carried: hoist_plan::Stats::default(),
         events: VecDeque::new(),
     };
     let thread = std::thread::Builder::new().name("hoist-engine".into());
-    let thread = thread.spawn(move || pipeline.run());
+    let (alive, ended) = bounded(0);
+    let thread = thread.spawn(move || {
+        // Dropped when the thread ends, however it does: who waits for an answer then hears of it.
+        let _alive: Sender<()> = alive;
+        pipeline.run();
+    });
     let failed = |source| Error::Thread { name: "hoist-engine", source: Arc::new(source) };
-    Ok(Engine::new(messages, tensors, notes, epoch, thread.map_err(failed)?))
+    Ok(Engine::new(messages, ended, tensors, notes, epoch, thread.map_err(failed)?))
+}
+
+/// Imports a model file into a new store, through a slab of its own that is gone afterwards.
+pub(crate) fn import(config: &Config, model: &Path) -> Result<(), Error> {
+    let problems = config.problems();
+    if !problems.is_empty() {
+        return Err(Error::Config(problems));
+    }
+    let slab = Slab::map(&config.host)?;
+    Ok(hoist_store::import_safetensors(model, &config.store, &config.io, &slab)?.close()?)
 }
 
 /// A completion that finds the engine's thread gone has nobody to hear it, and its memory goes home.

@@ -75,6 +75,9 @@ pub(crate) struct Pipeline {
     pub(crate) deferred: VecDeque<Call>,
     pub(crate) started: Instant,
     pub(crate) summed_bytes: u64,
+    /// Notes of the running step, and of the step that is being committed.
+    pub(crate) notes: Vec<(String, Vec<u8>)>,
+    pub(crate) sealed_notes: Vec<(String, Vec<u8>)>,
     pub(crate) carried: hoist_plan::Stats,
     pub(crate) events: VecDeque<Event>,
 }
@@ -104,11 +107,16 @@ impl Pipeline {
                     Ok(()) => break Some(reply),
                     Err(error) => answer(&reply, Err(error)),
                 },
-                Message::Abandoned => break None,
+                Message::Abandoned => {
+                    self.abandon();
+                    break None;
+                }
                 other => self.take(other),
             }
         };
+        let failed = self.failed.take();
         let result = self.store.close().map_err(Error::from);
+        let result = failed.map_or(result, Err);
         match (close, result) {
             (Some(reply), result) => answer(&reply, result),
             (None, Err(error)) => tracing::error!("closing the store: {error}"),
@@ -128,6 +136,7 @@ impl Pipeline {
             },
             Message::Device(completion) => self.device_done(completion),
             Message::Worked(worked) => self.worked(worked),
+            Message::Died(name) => self.fail(Error::Died { name }),
             Message::Abandoned => {}
         }
         self.decide();
@@ -217,7 +226,7 @@ impl Pipeline {
         }
     }
 
-    // 5: what was read is verified. The slot came with the completion and waits in `verifying`.
+    // 5: what was read is verified. The slot came with the completion before.
     fn verify(&mut self, request: RequestId, unit: UnitId) {
         let slot = self.slots.take_unverified(unit);
         self.requests.insert(request.0, unit);

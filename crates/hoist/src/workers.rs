@@ -77,7 +77,19 @@ impl Drop for Workers {
     }
 }
 
+/// Tells the engine when the thread that holds it panics: what it had in hand never comes back.
+struct Alive<'a>(&'a Sender<Message>);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(Message::Died("hoist-worker"));
+        }
+    }
+}
+
 fn work(queue: &Receiver<Job>, done: &Sender<Message>) {
+    let _alive = Alive(done);
     while let Ok(job) = queue.recv() {
         if done.send(Message::Worked(carry_out(job))).is_err() {
             return;

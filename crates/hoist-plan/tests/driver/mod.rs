@@ -1,6 +1,8 @@
 //! A driver in virtual time: it carries out the plan's actions on version numbers instead of
 //! bytes, lets requests end late and in any order, and checks each promise as it goes.
 
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hoist_plan::{
@@ -59,10 +61,10 @@ pub struct World {
     host: Vec<Option<Slot>>,
     device: Vec<Option<(u64, Slot)>>,
     pending: BTreeMap<(u64, u64), (Option<RequestId>, What)>,
-    leases: HashMap<LeaseId, usize>,
-    held: BTreeSet<LeaseId>,
+    pub leases: HashMap<LeaseId, usize>,
+    pub held: BTreeSet<LeaseId>,
     versions: u64,
-    next_lease: u64,
+    pub next_lease: u64,
     pub epoch: u64,
     pub granted: u64,
     pub published: Vec<u64>,
@@ -367,47 +369,7 @@ impl World {
         true
     }
 
-    /// Several clients at once, each with one lease or one demand at a time, in any order.
-    pub fn serve_clients(&mut self, clients: u32, accesses: u64) {
-        let length = self.accesses[&self.order].len() as u64;
-        let mut holds: Vec<Option<LeaseId>> = vec![None; clients as usize];
-        for _ in 0..accesses {
-            let client = self.random.below(u64::from(clients)) as usize;
-            match holds[client] {
-                None => {
-                    let lease = LeaseId(self.next_lease);
-                    self.next_lease += 1;
-                    let access = self.random.below(length) as usize;
-                    self.leases.insert(lease, access);
-                    holds[client] = Some(lease);
-                    let client = ClientId(client as u32);
-                    self.event(Event::Demanded { lease, client, access: access as u32 });
-                }
-                Some(lease) if self.held.contains(&lease) => {
-                    self.release(lease);
-                    holds[client] = None;
-                }
-                Some(lease) if !self.leases.contains_key(&lease) => holds[client] = None,
-                Some(_) => {
-                    self.complete_one();
-                }
-            }
-        }
-        for lease in holds.into_iter().flatten() {
-            while self.leases.contains_key(&lease) && !self.held.contains(&lease) {
-                let others: Vec<LeaseId> = self.held.iter().copied().collect();
-                if !self.complete_one() {
-                    assert!(!others.is_empty(), "lease {} is never granted and nobody holds one", lease.0);
-                    others.into_iter().for_each(|other| self.release(other));
-                }
-            }
-            if self.held.contains(&lease) {
-                self.release(lease);
-            }
-        }
-    }
-
-    fn release(&mut self, lease: LeaseId) {
+    pub fn release(&mut self, lease: LeaseId) {
         self.held.remove(&lease);
         let access = self.leases.remove(&lease).expect("released nothing");
         let (tier, uses) = self.uses(access);
@@ -424,32 +386,5 @@ impl World {
             }
         }
         self.event(Event::Released(lease));
-    }
-
-    /// Ends the step; its epoch becomes durable later.
-    pub fn commit(&mut self) {
-        self.finish_commits();
-        let epoch = self.epoch;
-        self.epoch += 1;
-        self.sealed.insert(epoch, self.newest.clone());
-        self.event(Event::CommitBegun(epoch));
-    }
-
-    /// Waits until every epoch is durable.
-    pub fn finish_commits(&mut self) {
-        while self.done_epoch + 1 < self.epoch {
-            assert!(self.complete_one(), "epoch {} is never durable", self.done_epoch + 1);
-        }
-    }
-
-    /// Writes everything out and forgets all slots.
-    pub fn flush(&mut self) {
-        self.flushed = false;
-        self.event(Event::Flush { all: true });
-        while !self.flushed {
-            assert!(self.complete_one(), "the flush never ends");
-        }
-        assert!(self.host.iter().all(Option::is_none) && self.device.iter().all(Option::is_none));
-        assert_eq!(self.plan.used(), (0, 0));
     }
 }
