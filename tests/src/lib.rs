@@ -1,2 +1,7 @@
-//! Holds the end-to-end tests in `tests/`; nothing is built here.
+//! Holds the end-to-end tests in `tests/`, and the tests of the code in README.md; nothing is built here.
 #![forbid(unsafe_code)]
+
+/// The README, whose code must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
