@@ -14,7 +14,7 @@ impl Plan {
         if unit.host_holds.writer || unit.device_holds.writer || unit.wanted > 0 {
             return;
         }
-        // Somebody waits for it, on whichever tier: it stays where it is until the grant.
+        // Somebody waits for it: it stays there until the grant.
         let demanded = unit.demanded_by.is_some();
         let near = demanded || self.near(unit.next.seq);
         self.settle_blank(id, near, actions);
@@ -30,19 +30,32 @@ impl Plan {
         };
         let device_next = unit.next.tier == Tier::Device
             && (unit.next.keep_device || soon(unit.next.seq, &self.device_window));
-        let stays_on_device =
-            unit.on_device() && !unit.evict_device && !leaving_all && (demanded || device_next);
+        let stays_on_device = unit.on_device()
+            && !unit.evict_device
+            && !leaving_all
+            && (device_next || (demanded && self.demanded_on(id, Tier::Device)));
         if unit.on_device() && (!stays_on_device || save) {
             self.settle_device(id, stays_on_device, actions);
         }
         let unit = &self.units[id.0 as usize];
         if unit.on_host() {
-            let wanted_here = demanded || unit.next.tier == Tier::Host || !stays_on_device;
+            let wanted_here = unit.next.tier == Tier::Host
+                || !stays_on_device
+                || (demanded && self.demanded_on(id, Tier::Host));
             let stays_on_host =
                 wanted_here && !unit.evict_host && !leaving_all && (unit.next.keep_host || near);
             self.settle_host(id, save, stays_on_host, stays_on_device, actions);
         }
         self.count_kept(id);
+    }
+
+    /// Whether a demand waits for the unit on this tier.
+    fn demanded_on(&self, id: UnitId, tier: Tier) -> bool {
+        let order = &self.orders[self.current].order;
+        let waits = |seq: u64| {
+            order.tier(self.position(seq)) == tier && self.uses(seq).any(|i| order.uses[i].unit == id)
+        };
+        self.demands.iter().any(|demand| waits(demand.seq))
     }
 
     /// Whether an access is so close that what it uses has been, or is being, brought.
