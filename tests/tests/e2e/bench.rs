@@ -88,15 +88,10 @@ fn it_streams_without_fetching_ahead() {
 }
 
 #[test]
-fn it_streams_without_either() {
+fn it_streams_without_either_through_threads_that_call_pread() {
     let sets = ["device.budget=16 MiB", "host.budget=24 MiB", "run.seed=4", "prefetch.enabled=false"];
-    train(&[&sets[..], &["store.durability=none"]].concat());
-}
-
-#[test]
-fn it_streams_through_threads_that_call_pread() {
-    let sets = ["device.budget=3 MiB", "host.budget=32 MiB", "run.seed=5", "io.backend=pread"];
-    train(&[&sets[..], &["io.block_size=256 KiB", "io.queue_depth=4"]].concat());
+    let pread = ["store.durability=none", "io.backend=pread", "io.block_size=256 KiB", "io.queue_depth=4"];
+    train(&[sets, pread].concat());
 }
 
 #[test]

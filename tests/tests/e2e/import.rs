@@ -54,15 +54,14 @@ fn a_model_file_is_compared_byte_by_byte() {
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors();
         tensors.iter().map(|(_, tensor)| tensor.data().len() as u64).sum::<u64>()
     };
-    // The smaller one is below the largest tensor, which must be read in pieces then.
-    for budget in ["device.budget=64 MiB", "device.budget=4 MiB"] {
-        let sets = ["model.safetensors=model.safetensors", budget, "host.budget=16 MiB", "run.steps=2"];
-        run(folder.path(), &bench(&config("safetensors.toml"), &sets), 0);
-        let report = report(folder.path());
-        assert_sound(&report);
-        assert_eq!(number(&report, "/model/bytes"), bytes);
-        assert_eq!(number(&report, "/summary/verified_bytes"), 3 * bytes);
-    }
+    // The device is smaller than the largest tensor, which must be read in pieces then.
+    let sets =
+        ["model.safetensors=model.safetensors", "device.budget=4 MiB", "host.budget=16 MiB", "run.steps=2"];
+    run(folder.path(), &bench(&config("safetensors.toml"), &sets), 0);
+    let report = report(folder.path());
+    assert_sound(&report);
+    assert_eq!(number(&report, "/model/bytes"), bytes);
+    assert_eq!(number(&report, "/summary/verified_bytes"), 3 * bytes);
 }
 
 #[test]
