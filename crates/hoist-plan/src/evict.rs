@@ -112,7 +112,8 @@ impl Plan {
         let held = |unit: &crate::unit::Unit| {
             let older = unit.demanded_by.is_some_and(|lease| Some(lease) < self.serving);
             matches!(unit.device, Device::Filling { .. })
-                || (unit.device != Device::Absent && (older || !unit.device_holds.none()))
+                || (unit.device != Device::Absent
+                    && (older || unit.evict_device || unit.drain_queued || !unit.device_holds.none()))
         };
         if self.units.iter().any(held) {
             return Vec::new();
