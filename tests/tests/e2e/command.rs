@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// No call here takes more than seconds: one that hangs ends and fails its test.
-const CALL_MAX: Duration = Duration::from_secs(120);
+pub const CALL_MAX: Duration = Duration::from_secs(120);
 
 /// The built command. Cargo builds it for the tests of its own crate, which are part of the workspace's, and not for
 /// these alone.

@@ -3,11 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::command::{SMALL, bench, binary, config, folder, number, report, run};
+use crate::command::{CALL_MAX, SMALL, bench, binary, config, folder, number, report, run};
 
 /// The command promises 2 s; the rest is for a machine that is busy with other tests.
 const END_MAX: Duration = Duration::from_secs(5);
@@ -15,7 +17,7 @@ const END_MAX: Duration = Duration::from_secs(5);
 /// A bench under way, ended when it is dropped.
 pub struct Bench {
     child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+    lines: Receiver<String>,
 }
 
 impl Bench {
@@ -29,14 +31,18 @@ impl Bench {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        // It ends with the process; what nobody reads any more is of no use.
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         Self { child, lines }
     }
 
     /// Waits until it says a line that begins so.
     pub fn wait_for(&mut self, begin: &str) {
-        let said = self.lines.by_ref().map_while(Result::ok).any(|line| line.starts_with(begin));
-        assert!(said, "the run ended before it said {begin:?}");
+        while !self.lines.recv_timeout(CALL_MAX).expect("the run says no more").starts_with(begin) {}
     }
 
     /// Its process.
@@ -48,11 +54,15 @@ impl Bench {
     pub fn interrupt(mut self) {
         let begin = Instant::now();
         kill_process(self.pid(), Signal::INT).unwrap();
-        let rest: Vec<String> = self.lines.by_ref().map_while(Result::ok).collect();
-        let status = self.child.wait().unwrap();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begin.elapsed() < END_MAX, "still running: {:?}", self.lines.try_iter().last());
+            sleep(Duration::from_millis(5));
+        };
         println!("ended {:?} after Ctrl-C", begin.elapsed());
-        assert!(begin.elapsed() < END_MAX, "{:?}: {rest:?}", begin.elapsed());
-        assert_eq!(status.code(), Some(1), "{rest:?}");
+        assert_eq!(status.code(), Some(1), "{:?}", self.lines.iter().collect::<Vec<_>>());
     }
 }
 
