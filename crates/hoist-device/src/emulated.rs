@@ -12,6 +12,10 @@ use crate::ranges::Ranges;
 use crate::timer::Timer;
 use crate::{Completion, Config, Device, DeviceReader, DeviceSlot, Error, Event};
 
+/// The longest compute that one launch stands for. No kernel of a GPU runs for a day, and the stream's end stays an
+/// `Instant` (its range is some 10^11 years) however many such are launched.
+const COMPUTE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// An emulated device. Its links and its stream work at the same time, as a GPU's copy engines and
 /// compute do; within one link or the stream, work is done in order.
 pub(crate) struct Emulated {
@@ -77,12 +81,32 @@ impl Device for Emulated {
     fn launch(&mut self, compute: Duration) -> Event {
         let now = Instant::now();
         let start = self.stream_free_at.map_or(now, |free_at| free_at.max(now));
-        let end = start + compute;
+        let end = start + compute.min(COMPUTE_MAX);
         self.stream_free_at = Some(end);
         Event::at(end)
     }
 
     fn notify(&mut self, id: u64, event: Event) {
         self.timer.push(id, event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compute_without_end_is_a_day() {
+        let config = Config { budget_bytes: 4096, h2d_bytes_per_second: 1, d2h_bytes_per_second: 1 };
+        let mut device = Emulated::open(&config, |_| {}).unwrap();
+        let before = Instant::now();
+        let first = device.launch(Duration::MAX).instant().unwrap();
+        let second = device.launch(Duration::MAX).instant().unwrap();
+        assert!(first >= before + COMPUTE_MAX && first <= Instant::now() + COMPUTE_MAX);
+        assert_eq!(second, first + COMPUTE_MAX, "in order, and as long");
+        assert_eq!(
+            device.launch(Duration::from_nanos(7)).instant().unwrap(),
+            second + Duration::from_nanos(7)
+        );
     }
 }

@@ -65,7 +65,8 @@ pub trait Device: Send {
     /// When `to` is shorter than `from`.
     fn copy_out(&mut self, id: u64, from: DeviceReader, to: Slot);
 
-    /// Puts work of this length on the stream, behind what is there; the event passes when it ends.
+    /// Puts work of this length on the stream, behind what is there; the event passes when it ends. More than a day
+    /// counts as a day.
     fn launch(&mut self, compute: Duration) -> Event;
 
     /// Delivers [`Completion::Event`] with `id` once `event` has passed.
