@@ -138,14 +138,14 @@ pub trait Backend {
     /// Hands as many blocks to the kernel as the depth allows, strictly by priority.
     ///
     /// # Errors
-    /// When the ring itself fails; a failing file is its request's error.
+    /// When the ring itself fails, from then on every time; a failing file is its request's error.
     fn submit(&mut self) -> Result<(), Error>;
 
     /// Does what `submit` does, in the same system call where there is one, and appends the requests that are done,
     /// in the order in which they were.
     ///
     /// # Errors
-    /// When the ring itself fails.
+    /// When the ring itself fails, from then on every time: what is left then comes back from [`Backend::drain`].
     fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) -> Result<(), Error>;
 
     /// What makes a waiting `reap` return, from any thread.
@@ -165,7 +165,8 @@ pub trait Backend {
     ///
     /// # Errors
     /// [`Error::NotDrained`] when no block has ended for `deadline`: then no further block is started, what was queued
-    /// comes back abandoned, and dropping the backend leaks what is in flight.
+    /// comes back abandoned, and dropping the backend leaks what is in flight. When the ring has failed, its error:
+    /// nothing was started any more, and what does not come back is leaked likewise.
     fn drain(&mut self, deadline: Duration, done: &mut Vec<Completion>) -> Result<(), Error>;
 
     /// What the machine gave.

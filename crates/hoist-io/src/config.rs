@@ -16,6 +16,10 @@ pub(crate) const ALIGNMENT_BYTES: u64 = hoist_memory::SECTOR_BYTES as u64;
 /// after 30 s (nvme_core.io_timeout) and resets the drive when the abort hangs as long; then errors come back.
 pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(90);
 
+/// The same for a backend that has failed: those who wait for it should hear of it soon, a drive that works answers in
+/// milliseconds, and what comes later than this costs no more than its memory.
+pub(crate) const FAILURE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Which backend moves the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {

@@ -135,6 +135,26 @@ impl Core {
         self.requests.block_done(key, result);
     }
 
+    /// Takes a part back that the kernel has not seen, as the ring failed before.
+    pub(crate) fn take_back(&mut self, place: usize, error: Error) {
+        self.in_flight -= 1;
+        self.end_block(place, error);
+    }
+
+    /// Ends the blocks that have begun and that the kernel does not have: they will not be handed over again.
+    pub(crate) fn end_again(&mut self, error: impl Fn() -> Error) {
+        while let Some(place) = self.again.pop_front() {
+            self.end_block(place, error());
+        }
+    }
+
+    fn end_block(&mut self, place: usize, error: Error) {
+        let block = self.blocks[place].take();
+        let Block { key, .. } = block.unwrap_or_else(|| panic!("block {place} is not under way"));
+        self.free.push(place);
+        self.requests.block_done(key, Err(error));
+    }
+
     /// Whether a part could be handed over or is in flight.
     pub(crate) fn busy(&self) -> bool {
         !self.requests.all_done()

@@ -5,13 +5,16 @@
 //! its [`Completion`]: the kernel never writes memory that somebody else may touch. Requests are cut into blocks;
 //! blocks go to the kernel strictly by [`Priority`], then in the order they came. There is no other policy here.
 //!
-//! An [`IoThread`] drives one backend on a thread of its own.
+//! An [`IoThread`] drives one backend on a thread of its own, and answers each request once, whatever becomes of the
+//! backend.
 
+mod answers;
 mod backend;
 mod block;
 mod config;
 mod core;
 mod cut;
+mod driver;
 mod error;
 mod files;
 mod obtained;

@@ -69,14 +69,15 @@ pub struct Request {
 pub struct Completion {
     /// The request's name.
     pub id: RequestId,
-    /// The request's memory.
+    /// The request's memory. After [`Error::Stopped`] it may be an empty slot or another buffer: then the drive may still
+    /// have the memory, which is leaked rather than given back.
     pub transfer: Transfer,
-    /// The request's ranges, to be used again.
+    /// The request's ranges, to be used again; none when the memory is not the request's.
     pub ranges: Vec<FileRange>,
     /// Whether all of it was done. After an error the memory of a read holds anything, and so do the ranges of a
     /// write.
     pub result: Result<(), Error>,
-    /// From push to done, in nanoseconds.
+    /// From push to done, in nanoseconds; 0 when an I/O thread answered for its backend.
     pub seconds_ns: u64,
 }
 

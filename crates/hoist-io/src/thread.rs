@@ -1,26 +1,16 @@
 //! A thread that drives one backend.
 
-use crate::backend::{FileOp, FileReply, Wait, open};
-use crate::config::CLOSE_DEADLINE;
+use crate::backend::{FileOp, FileReply, open};
+use crate::driver::{Command, Driver};
 use crate::{Backend, Completion, Config, Error, Obtained, Priority, Request, RequestId, Waker};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use hoist_memory::Slab;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// Commands that may wait to be taken: more than a plan has requests under way (its credits are a few times the queue
 /// depth), so that pushing does not wait unless the thread is in a file operation.
 const COMMANDS_MAX: usize = 4096;
-
-enum Command {
-    Push(Request),
-    Promote(RequestId, Priority),
-    Abandon(RequestId),
-    File(FileOp, Sender<Result<FileReply, Error>>),
-    Obtained(Sender<Obtained>),
-    Close,
-}
 
 /// One thread, one backend: for one NVMe directory. Used from any thread. Dropping it closes it.
 pub struct IoThread {
@@ -35,8 +25,10 @@ pub struct IoThread {
 }
 
 impl IoThread {
-    /// Starts the thread and opens the backend on it. `deliver` gets every completion, on that thread; it must not
-    /// wait for what only this thread can do.
+    /// Starts the thread and opens the backend on it. `deliver` gets a completion for every request that is pushed, once
+    /// each, on that thread; it must not wait for what only this thread can do. When the backend fails or panics, or
+    /// `deliver` does, the thread stays until it is closed, and answers what is under way and what is pushed later with
+    /// [`Error::Stopped`].
     ///
     /// # Errors
     /// Those of [`open`], or when the kernel refuses a thread.
@@ -73,7 +65,7 @@ impl IoThread {
                 }
             };
             let _ = opened_sender.send(Ok((backend.waker(), backend.obtained().clone())));
-            Driver { backend, commands: receiver, deliver, done: Vec::new() }.run()
+            Driver::new(backend, receiver, deliver).run()
         };
         let handle = std::thread::Builder::new()
             .name(name.to_owned())
@@ -83,7 +75,8 @@ impl IoThread {
         Ok(IoThread { commands, waker, obtained, ended, handle: Some(handle) })
     }
 
-    /// Queues a request; see [`Backend::push`]. Waits only while 4096 commands wait to be taken.
+    /// Queues a request; see [`Backend::push`]. Waits only while 4096 commands wait to be taken. A request whose id is
+    /// under way comes back with [`Error::DuplicateId`].
     pub fn push(&self, request: Request) {
         self.send(Command::Push(request));
     }
@@ -125,8 +118,8 @@ impl IoThread {
     /// Finishes and delivers everything that was pushed, and ends the thread.
     ///
     /// # Errors
-    /// [`Error::NotDrained`] when the drive gives no sign of life: the memory in flight is leaked. [`Error::Stopped`]
-    /// when the thread had failed before.
+    /// [`Error::NotDrained`] when the drive gives no sign of life: the memory in flight is leaked, and its requests are
+    /// answered without it. [`Error::Stopped`] when the thread had failed before.
     pub fn close(mut self) -> Result<(), Error> {
         self.end()
     }
@@ -155,76 +148,4 @@ impl Drop for IoThread {
 
 fn stopped() -> Error {
     Error::Stopped { cause: "the thread panicked; its message is on stderr".to_owned() }
-}
-
-struct Driver<Deliver> {
-    backend: Box<dyn Backend>,
-    commands: Receiver<Command>,
-    deliver: Deliver,
-    done: Vec<Completion>,
-}
-
-impl<Deliver: FnMut(Completion)> Driver<Deliver> {
-    fn run(mut self) -> Result<(), Error> {
-        let error = loop {
-            // Before waiting: a command that comes after this look has its wake before it, so the wait ends at once.
-            while let Ok(command) = self.commands.try_recv() {
-                if !self.obey(command) {
-                    return self.drain(CLOSE_DEADLINE);
-                }
-            }
-            if let Err(error) = self.backend.reap(Wait::UntilSomething, &mut self.done) {
-                break error;
-            }
-            self.deliver_done();
-        };
-        tracing::error!(%error, "an I/O thread has stopped");
-        let cause = error.to_string();
-        // Gives back what was only queued; what is in flight is leaked when the backend is dropped.
-        let _ = self.drain(Duration::ZERO);
-        self.refuse(&cause);
-        Err(Error::Stopped { cause })
-    }
-
-    /// Whether to go on.
-    fn obey(&mut self, command: Command) -> bool {
-        match command {
-            Command::Push(request) => self.backend.push(request),
-            Command::Promote(id, priority) => self.backend.promote(id, priority),
-            Command::Abandon(id) => self.backend.abandon(id),
-            // Whoever asked may have gone.
-            Command::File(op, reply) => drop(reply.send(self.backend.file(op))),
-            Command::Obtained(reply) => drop(reply.send(self.backend.obtained().clone())),
-            Command::Close => return false,
-        }
-        true
-    }
-
-    fn deliver_done(&mut self) {
-        for completion in self.done.drain(..) {
-            (self.deliver)(completion);
-        }
-    }
-
-    fn drain(&mut self, deadline: Duration) -> Result<(), Error> {
-        let drained = self.backend.drain(deadline, &mut self.done);
-        self.deliver_done();
-        drained
-    }
-
-    /// Answers everything with why it cannot be done, until closed.
-    fn refuse(&mut self, cause: &str) {
-        let error = || Error::Stopped { cause: cause.to_owned() };
-        while let Ok(command) = self.commands.recv() {
-            match command {
-                Command::Push(Request { id, transfer, ranges, .. }) => {
-                    (self.deliver)(Completion { id, transfer, ranges, result: Err(error()), seconds_ns: 0 });
-                }
-                Command::Promote(..) | Command::Abandon(_) => {}
-                Command::File(_, reply) => drop(reply.send(Err(error()))),
-                Command::Obtained(reply) => drop(reply.send(self.backend.obtained().clone())),
-                Command::Close => return,
-            }
-        }
-    }
 }

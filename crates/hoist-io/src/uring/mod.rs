@@ -29,10 +29,39 @@ impl Uring {
         Ok(Uring { ring: ManuallyDrop::new(ring), waker, close_deadline: CLOSE_DEADLINE })
     }
 
+    /// Starts and finishes everything; on a ring that has failed, waits for what the kernel has. As long as blocks end,
+    /// it goes on.
+    fn wait_for_all(&mut self, deadline: Duration) -> Result<(), Error> {
+        let mut progress = Instant::now();
+        let mut results = self.ring.results();
+        loop {
+            if self.ring.check().is_err() {
+                self.ring.core.abandon_all();
+            }
+            if !self.ring.core.busy() {
+                return Ok(());
+            }
+            let left = deadline.saturating_sub(progress.elapsed());
+            if left.is_zero() {
+                return Err(Error::NotDrained { in_flight: self.ring.core.in_flight(), deadline });
+            }
+            self.ring.fill();
+            // A ring that fails now is still asked for what the kernel has; one that had failed has had its chance.
+            let failed = self.ring.check().is_err();
+            match self.ring.enter(1, Some(left)).and_then(|()| self.ring.collect()) {
+                Err(error) if failed => return Err(error),
+                _ => {}
+            }
+            if self.ring.results() != results {
+                (results, progress) = (self.ring.results(), Instant::now());
+            }
+        }
+    }
+
     /// Waits until the kernel has nothing of ours any more, the waker's own read included.
     fn release(&mut self) -> Result<(), Error> {
         self.ring.core.abandon_all();
-        self.drain(self.close_deadline, &mut Vec::new())?;
+        self.wait_for_all(self.close_deadline)?;
         let start = Instant::now();
         self.waker.wake();
         while self.ring.is_wake_armed() {
@@ -61,11 +90,13 @@ impl Backend for Uring {
     }
 
     fn submit(&mut self) -> Result<(), Error> {
+        self.ring.check()?;
         self.ring.fill();
         self.ring.enter(0, None)
     }
 
     fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) -> Result<(), Error> {
+        self.ring.check()?;
         loop {
             self.ring.fill();
             let ready = self.ring.core.requests.any_finished() || self.ring.is_woken();
@@ -94,25 +125,13 @@ impl Backend for Uring {
     }
 
     fn drain(&mut self, deadline: Duration, done: &mut Vec<Completion>) -> Result<(), Error> {
-        let mut progress = Instant::now();
-        let mut results = self.ring.results();
-        while self.ring.core.busy() {
-            let left = deadline.saturating_sub(progress.elapsed());
-            if left.is_zero() {
-                self.ring.core.abandon_all();
-                self.ring.core.requests.take_finished(done);
-                self.close_deadline = Duration::ZERO;
-                return Err(Error::NotDrained { in_flight: self.ring.core.in_flight(), deadline });
-            }
-            self.ring.fill();
-            self.ring.enter(1, Some(left))?;
-            self.ring.collect()?;
-            if self.ring.results() != results {
-                (results, progress) = (self.ring.results(), Instant::now());
-            }
+        let drained = self.wait_for_all(deadline);
+        if drained.is_err() {
+            self.ring.core.abandon_all();
+            self.close_deadline = Duration::ZERO;
         }
         self.ring.core.requests.take_finished(done);
-        Ok(())
+        drained.and_then(|()| self.ring.check())
     }
 
     fn obtained(&self) -> &Obtained {
@@ -127,5 +146,65 @@ impl Drop for Uring {
             Ok(()) => unsafe { ManuallyDrop::drop(&mut self.ring) },
             Err(error) => tracing::error!(%error, "memory in flight is leaked"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FileRange, Transfer};
+
+    /// Blocks that the kernel has come back done; those that it has not, and what is queued, with an error; and all of
+    /// the memory.
+    #[test]
+    fn a_ring_that_failed_gives_everything_back() {
+        fail_after(4);
+        fail_after(0);
+    }
+
+    fn fail_after(submitted: u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        std::fs::write(&path, vec![7; 16 * 4096]).unwrap();
+        let memory = hoist_memory::Config { budget_bytes: 16 * 4096, page_bytes: 4096, piece_bytes: 2 << 20 };
+        let slab = Slab::map(&memory).unwrap();
+        let config = Config { block_size: 4096, queue_depth: 8, ..Config::default() };
+        let mut backend = Uring::open(&config, &slab).unwrap();
+        let file = backend.file(FileOp::Open { path, create: false, direct: true }).unwrap().file();
+        let push = |backend: &mut Uring, ids: std::ops::Range<u64>| {
+            for id in ids {
+                let ranges = vec![FileRange { file, offset: id * 4096, bytes: 4096, buffer_offset: 0 }];
+                let transfer = Transfer::Read(slab.allocate(4096).unwrap());
+                backend.push(Request { id, priority: Priority::Demand, ranges, transfer });
+            }
+        };
+        if submitted > 0 {
+            push(&mut backend, 0..submitted);
+            backend.submit().unwrap();
+        }
+        push(&mut backend, submitted..16);
+        // Those to 7 lie in the submission queue, and the rest wait for the depth.
+        backend.ring.fill();
+        backend.ring.fail(&Error::UnknownFile { file: 5 });
+        let mut done = Vec::new();
+        assert!(matches!(backend.reap(Wait::No, &mut done), Err(Error::Stopped { .. })));
+        let drained = backend.drain(Duration::from_secs(60), &mut done);
+        assert!(matches!(drained, Err(Error::Stopped { .. })), "{drained:?}");
+        done.sort_unstable_by_key(|completion| completion.id);
+        assert_eq!(
+            done.iter().map(|completion| completion.id).collect::<Vec<_>>(),
+            (0..16).collect::<Vec<_>>()
+        );
+        for Completion { id, transfer, result, .. } in done {
+            let Transfer::Read(slot) = transfer else { panic!("{transfer:?} came back for a read") };
+            match (id, result) {
+                (_, Ok(())) if id < submitted => assert!(slot.parts().flatten().all(|byte| *byte == 7)),
+                (..8, Err(Error::Stopped { .. })) if id >= submitted => {}
+                (8.., Err(Error::Abandoned { .. })) => {}
+                (id, result) => panic!("request {id}: {result:?}"),
+            }
+        }
+        drop(backend);
+        assert_eq!((slab.pages_free(), Arc::strong_count(&slab)), (16, 1));
     }
 }

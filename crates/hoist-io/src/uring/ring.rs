@@ -8,6 +8,7 @@ use crate::{Config, Error, Obtained};
 use hoist_memory::{AlignedBuffer, Piece, Slab};
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +19,17 @@ const WAKE: u64 = u64::MAX;
 /// `IORING_ENTER_GETEVENTS` (io_uring_enter(2)), which the io-uring crate keeps to itself.
 const ENTER_GETEVENTS: u32 = 1;
 
-/// How often in a row the kernel may refuse to enter for want of memory (EAGAIN, EBUSY) before that is an error. Each
-/// time completions are taken out first, which is what the manual page advises.
+/// How often in a row the kernel may refuse to enter for want of memory (EAGAIN, EBUSY) before that is an error: some
+/// 10 s with the pauses, more than the kernel's own memory reclaim takes. Each time completions are taken out first,
+/// which is what the manual page advises.
 const ENTER_ATTEMPTS_MAX: u32 = 1000;
+
+/// The pause after the first refusal: about what a block takes on a fast drive. It doubles with each one in a row.
+const PAUSE_MIN: Duration = Duration::from_micros(10);
+
+/// The longest pause, and that between two looks at a ring that failed: no waiting thread's processor time is worth
+/// less, and no transfer is late by more.
+const PAUSE_MAX: Duration = Duration::from_millis(10);
 
 /// Declared in the order in which it must be dropped: the ring first, its memory and files after it.
 pub(super) struct Ring {
@@ -34,6 +43,10 @@ pub(super) struct Ring {
     /// The pieces registered with the ring, by index.
     registered: Vec<Piece>,
     enters_refused: u32,
+    /// User data of the entries that the kernel has not taken from the submission queue, in order.
+    unsubmitted: VecDeque<u64>,
+    /// Why nothing is submitted any more.
+    failed: Option<String>,
     results: u64,
     /// Keeps what is registered mapped until the ring is gone.
     _slab: Arc<Slab>,
@@ -56,6 +69,8 @@ impl Ring {
             woken: false,
             registered,
             enters_refused: 0,
+            unsubmitted: VecDeque::with_capacity(config.queue_depth as usize + 1),
+            failed: None,
             results: 0,
             _slab: Arc::clone(slab),
         })
@@ -84,24 +99,29 @@ impl Ring {
     }
 
     /// Puts the waker's read and as many parts as the depth allows into the submission queue.
+    /// Nothing when the ring has failed.
     pub(super) fn fill(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
         if !self.wake_armed {
             self.wake_armed = true;
             let memory = self.wake_buffer.as_mut_ptr();
             let entry = opcode::Read::new(Fd(self.wake_fd.raw()), memory, size_of::<u64>() as u32);
-            self.put(&entry.build().user_data(WAKE));
+            self.put(entry.build(), WAKE);
         }
         while let Some(part) = self.core.next_part() {
-            let entry = self.entry(&part).user_data(part.block as u64);
-            self.put(&entry);
+            self.put(self.entry(&part), part.block as u64);
         }
     }
 
-    fn put(&mut self, entry: &squeue::Entry) {
+    fn put(&mut self, entry: squeue::Entry, user_data: u64) {
         // SAFETY: the memory that the entry names is owned by the request table, or is the wake buffer; the file is
-        // open in the file table, or is the eventfd. `Uring` drops neither before the completion is here.
-        let pushed = unsafe { self.ring.submission().push(entry) };
+        // open in the file table, or is the eventfd. `Uring` drops neither before the completion is here,
+        // or the ring has failed and the kernel will never take the entry (see `fail`).
+        let pushed = unsafe { self.ring.submission().push(&entry.user_data(user_data)) };
         assert!(pushed.is_ok(), "no room in a submission queue of more than the depth");
+        self.unsubmitted.push_back(user_data);
     }
 
     fn entry(&self, part: &Part) -> squeue::Entry {
@@ -130,33 +150,95 @@ impl Ring {
         inside.then_some(piece.index as u16)
     }
 
-    /// Submits what was put in and waits for `want` results, at most `timeout`. One system call.
+    /// Submits what was put in and waits for `want` results, at most `timeout`. One system call. A ring that has failed
+    /// submits nothing, and waits only for a moment.
+    ///
+    /// # Errors
+    /// When the kernel refuses for long, or for good: then the ring has failed.
     pub(super) fn enter(&mut self, want: usize, timeout: Option<Duration>) -> Result<(), Error> {
+        if self.failed.is_some() {
+            std::thread::sleep(timeout.map_or(PAUSE_MAX, |timeout| timeout.min(PAUSE_MAX)));
+            return self.enter_for_results();
+        }
         let queued = self.ring.submission().len() as u32;
         let submitter = self.ring.submitter();
         let entered = match timeout.map(Timespec::from) {
-            // With DEFER_TASKRUN only an enter with GETEVENTS lets finished transfers complete (measured): to peek is
-            // not enough.
             // SAFETY: no argument is passed, and the entries are valid as `put` said.
             _ if want == 0 => unsafe { submitter.enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) },
             None => submitter.submit_and_wait(want),
             Some(timeout) => submitter.submit_with_args(want, &SubmitArgs::new().timespec(&timeout)),
         };
+        let left = self.ring.submission().len();
+        self.unsubmitted.drain(..self.unsubmitted.len() - left);
         let Err(source) = entered else {
             self.enters_refused = 0;
             return Ok(());
         };
-        match source.raw_os_error() {
+        let refused = match source.raw_os_error() {
             Some(libc::EINTR | libc::ETIME) => Ok(()),
             Some(libc::EAGAIN | libc::EBUSY) if self.enters_refused < ENTER_ATTEMPTS_MAX => {
-                self.enters_refused += 1;
-                Ok(())
+                self.wait_refused()
             }
             _ => Err(Error::Call { call: "io_uring_enter", source }),
+        };
+        refused.inspect_err(|error| self.fail(error))
+    }
+
+    /// After a refusal: lets what is finished complete, which a refused enter does not do and which gives the kernel
+    /// memory back, and waits when there was nothing.
+    fn wait_refused(&mut self) -> Result<(), Error> {
+        let pause = pause(self.enters_refused);
+        self.enters_refused += 1;
+        self.enter_for_results()?;
+        if self.ring.completion().is_empty() {
+            std::thread::sleep(pause);
+        }
+        Ok(())
+    }
+
+    /// Submits nothing and lets finished transfers complete. With DEFER_TASKRUN only an enter with GETEVENTS does that
+    /// (measured): to peek is not enough.
+    fn enter_for_results(&self) -> Result<(), Error> {
+        // SAFETY: no argument is passed, and no entry is handed over.
+        match unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) } {
+            Ok(_) => Ok(()),
+            Err(source) => match source.raw_os_error() {
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(Error::Call { call: "io_uring_enter for results", source }),
+            },
+        }
+    }
+
+    /// Submits nothing from now on. Blocks that the kernel has not taken end with an error. That gives their memory
+    /// back while entries in the submission queue still name it: sound, as the kernel takes entries only from an enter
+    /// that tells it to (there is no SQPOLL), and none does any more. What it has taken is still waited for.
+    pub(super) fn fail(&mut self, error: &Error) {
+        let cause = self.failed.get_or_insert_with(|| error.to_string());
+        let stopped = || Error::Stopped { cause: cause.clone() };
+        for user_data in self.unsubmitted.drain(..) {
+            match user_data {
+                WAKE => self.wake_armed = false,
+                block => self.core.take_back(block as usize, stopped()),
+            }
+        }
+        self.core.end_again(stopped);
+    }
+
+    /// What to answer when the ring has failed.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] then.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match &self.failed {
+            Some(cause) => Err(Error::Stopped { cause: cause.clone() }),
+            None => Ok(()),
         }
     }
 
     /// Takes the results that are there.
+    ///
+    /// # Errors
+    /// When the waker does not work: then the ring has failed.
     pub(super) fn collect(&mut self) -> Result<(), Error> {
         let mut wake_result = 0;
         for completion in self.ring.completion() {
@@ -170,11 +252,35 @@ impl Ring {
                 self.core.on_result(completion.user_data() as usize, completion.result());
             }
         }
+        if let Some(cause) = &self.failed {
+            self.core.end_again(|| Error::Stopped { cause: cause.clone() });
+        }
         match -wake_result {
             errno if errno <= 0 || errno == libc::EINTR || errno == libc::EAGAIN => Ok(()),
             errno => {
-                Err(Error::Call { call: "reading the eventfd", source: io::Error::from_raw_os_error(errno) })
+                let source = io::Error::from_raw_os_error(errno);
+                let error = Error::Call { call: "reading the eventfd", source };
+                self.fail(&error);
+                Err(error)
             }
         }
+    }
+}
+
+/// How long to wait after so many refusals in a row.
+fn pause(refused: u32) -> Duration {
+    PAUSE_MIN.saturating_mul(2u32.saturating_pow(refused)).min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_sum_to_seconds() {
+        assert_eq!([0, 1, 2, 9].map(|refused| pause(refused).as_micros()), [10, 20, 40, 5120]);
+        assert_eq!(pause(ENTER_ATTEMPTS_MAX), PAUSE_MAX);
+        let sum: Duration = (0..ENTER_ATTEMPTS_MAX).map(pause).sum();
+        assert!((5..15).contains(&sum.as_secs()), "{sum:?}");
     }
 }

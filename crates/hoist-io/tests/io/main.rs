@@ -3,6 +3,7 @@
 
 mod bandwidth;
 mod common;
+mod failing;
 mod flow;
 mod thread;
 mod transfers;
