@@ -29,6 +29,7 @@ mod settle;
 mod stats;
 mod step;
 mod unit;
+mod windows;
 mod writeback;
 
 pub use bound::{Bandwidths, Bound, Resource, bound};

@@ -33,15 +33,15 @@ struct Fluid<'a> {
     behind: f64,
 }
 
-/// Seconds of one step in steady state.
-pub(crate) fn pace(order: &Order, placement: &Placement, config: &Config) -> f64 {
+/// Seconds of one step in steady state. Nothing is read ahead into the last `reserve_pages`.
+pub(crate) fn pace(order: &Order, placement: &Placement, config: &Config, reserve_pages: u64) -> f64 {
     let step = placement.step_traffic();
     let page_bytes = config.page_bytes as f64;
     let mut fluid = Fluid {
         rates: &config.bandwidths,
         placement,
         length: order.len(),
-        host_bytes: config.host_pages as f64 * page_bytes,
+        host_bytes: config.host_pages.saturating_sub(reserve_pages) as f64 * page_bytes,
         page_bytes,
         portion: ((step.read_bytes + step.write_bytes) as f64 / PORTIONS).max(page_bytes),
         front: 0,
@@ -77,12 +77,16 @@ impl Fluid<'_> {
         self.host_bytes - self.placement.host_pages[seq % self.length] as f64 * self.page_bytes
     }
 
-    /// Waits until the access has its bytes; they are then no longer ahead but in use.
+    /// Waits until the access has its bytes, and before that until there is room for them; they are
+    /// then no longer ahead but in use.
     fn arrive(&mut self, seq: usize) -> f64 {
         let mut waited = 0.0;
         while self.front <= seq {
             let missing = self.reads(self.front) - self.front_read;
-            waited += missing / self.rates.read;
+            let free = self.free(seq + self.length - 1);
+            let excess = (self.ahead + missing + self.behind - free).clamp(0.0, self.behind);
+            self.behind -= excess;
+            waited += excess / self.rates.write + missing / self.rates.read;
             self.ahead += missing;
             (self.front, self.front_read) = (self.front + 1, 0.0);
         }

@@ -19,6 +19,17 @@ pub struct Traffic {
     pub d2h_bytes: u64,
 }
 
+impl Traffic {
+    pub(crate) fn plus(&self, other: &Traffic) -> Traffic {
+        Traffic {
+            read_bytes: self.read_bytes + other.read_bytes,
+            write_bytes: self.write_bytes + other.write_bytes,
+            h2d_bytes: self.h2d_bytes + other.h2d_bytes,
+            d2h_bytes: self.d2h_bytes + other.d2h_bytes,
+        }
+    }
+}
+
 /// What stays where between two uses of a unit, and what must move therefore.
 ///
 /// Computed by Belady's rule (MIN, L. A. Belady 1966: give up what is needed farthest in the
@@ -45,12 +56,7 @@ pub struct Placement {
 impl Placement {
     /// Sum over one step.
     pub fn step_traffic(&self) -> Traffic {
-        self.traffic.iter().fold(Traffic::default(), |sum, one| Traffic {
-            read_bytes: sum.read_bytes + one.read_bytes,
-            write_bytes: sum.write_bytes + one.write_bytes,
-            h2d_bytes: sum.h2d_bytes + one.h2d_bytes,
-            d2h_bytes: sum.d2h_bytes + one.d2h_bytes,
-        })
+        self.traffic.iter().fold(Traffic::default(), |sum, one| sum.plus(one))
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::arena::Arena;
-use crate::bound::{Bandwidths, Bound, bound, least_transit};
+use crate::bound::{Bandwidths, Bound, bound, largest_unit_pages, least_transit};
 use crate::config::Config;
 use crate::contract::{Action, Event, LeaseId, OrderId, RequestId, UnitId};
 use crate::demand::{Demand, Lease};
@@ -267,8 +267,6 @@ fn decide(order: Order, specs: &[UnitSpec], config: &Config) -> Declared {
     let bound = bound(&order, specs, config);
     let (_, transit_device_bytes) = least_transit(&order, specs, config);
     let placement = place(&order, specs, config, bound.transit_pages, transit_device_bytes);
-    let pages = |bytes: u64| bytes.div_ceil(config.page_bytes).max(1);
-    let reserve_pages =
-        order.uses.iter().map(|one| pages(specs[one.unit.0 as usize].bytes)).max().unwrap_or(1);
+    let reserve_pages = largest_unit_pages(&order, specs, config);
     Declared { order, placement, reserve_pages }
 }

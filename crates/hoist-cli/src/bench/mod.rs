@@ -10,5 +10,6 @@ mod run;
 mod source;
 mod summary;
 mod trainer;
+mod turns;
 
 pub use run::run;

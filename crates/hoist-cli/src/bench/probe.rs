@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
 use hoist_io::memory::{self, Slab, Slot};
 use hoist_io::{
@@ -11,7 +10,9 @@ use hoist_io::{
 
 use super::copy_rate;
 use super::place::PROBE;
+use super::turns::{Direction, Turns};
 use crate::failure::Failure;
+use crate::interrupt::Interrupt;
 
 /// Length of the file: more than drives and hypervisors take into a write cache at once, and written in well under
 /// a second by any NVMe drive.
@@ -19,9 +20,6 @@ const FILE_BYTES: u64 = 512 << 20;
 /// Memory for what is in flight: 32 blocks of 1 MiB, where drives reach their peak. It is not the host tier's, and a
 /// run may use 96 MiB beside its budgets.
 const MEMORY_BYTES: u64 = 32 << 20;
-/// Of one of the three measurements: with the filling of the file they take about two seconds in all. Shorter ones
-/// were seen to differ by a third from one to the next on a shared virtual disk.
-const DURATION: Duration = Duration::from_millis(500);
 /// A slot's least size: a page of the slab.
 const PAGE_BYTES: u64 = 1 << 20;
 
@@ -54,14 +52,15 @@ impl Rates {
     }
 }
 
-/// Measures all directories, one after the other, and adds them up: each drive has its own link.
+/// Measures all directories, one after the other, and adds them up: each drive has its own link. An interrupted
+/// measurement ends early, and its rates say nothing.
 ///
 /// # Errors
 /// When the file cannot be made, written or read.
-pub fn measure(directories: &[PathBuf], config: &Config) -> Result<Rates, Failure> {
+pub fn measure(directories: &[PathBuf], config: &Config, interrupt: &Interrupt) -> Result<Rates, Failure> {
     let mut sum = Rates { copy: copy_rate::measure(), ..Rates::default() };
     for directory in directories {
-        let rates = measure_one(directory, config).map_err(|why| {
+        let rates = measure_one(directory, config, interrupt).map_err(|why| {
             let doing = format!("measuring the bandwidth of {}", directory.display());
             Failure::work(doing, why, "see what hoist doctor says about the directory")
         })?;
@@ -73,7 +72,11 @@ pub fn measure(directories: &[PathBuf], config: &Config) -> Result<Rates, Failur
     Ok(sum)
 }
 
-fn measure_one(directory: &Path, config: &Config) -> Result<Rates, Box<dyn std::error::Error>> {
+fn measure_one(
+    directory: &Path,
+    config: &Config,
+    interrupt: &Interrupt,
+) -> Result<Rates, Box<dyn std::error::Error>> {
     let block_bytes = config.block_size.max(PAGE_BYTES).next_multiple_of(PAGE_BYTES);
     let blocks = (MEMORY_BYTES / block_bytes).max(2);
     let budget_bytes = blocks * block_bytes;
@@ -96,36 +99,19 @@ fn measure_one(directory: &Path, config: &Config) -> Result<Rates, Box<dyn std::
     if bytes < FILE_BYTES {
         io.file(FileOp::Allocate { file, offset: 0, bytes: FILE_BYTES })?;
         // First writes to allocated extents cost more than later ones, so they are not measured.
-        slots = drive.run(slots, 0, Until::Bytes(FILE_BYTES))?.slots;
+        let mut left_bytes = FILE_BYTES;
+        slots = drive.run(slots, |_| {
+            let more = left_bytes > 0 && !interrupt.is_set();
+            left_bytes = left_bytes.saturating_sub(block_bytes);
+            more.then_some(Direction::Write)
+        })?;
     }
-    let count = slots.len();
-    let read = drive.run(slots, count, Until::Time(DURATION))?;
-    let write = drive.run(read.slots, 0, Until::Time(DURATION))?;
-    let mixed = drive.run(write.slots, count / 2, Until::Time(DURATION))?;
+    let mut turns = Turns::begin(slots.len(), block_bytes);
+    let slots = drive.run(slots, |done| if interrupt.is_set() { None } else { turns.next(done) })?;
     io.file(FileOp::Close(file))?;
-    drop(mixed.slots);
+    drop(slots);
     io.close()?;
-    Ok(Rates {
-        read: read.read,
-        write: write.written,
-        mixed_read: mixed.read,
-        mixed_write: mixed.written,
-        ..Rates::default()
-    })
-}
-
-/// When to push no more.
-#[derive(Clone, Copy)]
-enum Until {
-    Bytes(u64),
-    Time(Duration),
-}
-
-/// Bytes per second in both directions, and the slots for the next measurement.
-struct Measured {
-    read: f64,
-    written: f64,
-    slots: Vec<Slot>,
+    Ok(turns.rates())
 }
 
 /// Keeps a file's drive busy.
@@ -140,61 +126,49 @@ struct Drive<'a> {
 }
 
 impl Drive<'_> {
-    /// Reads into the first `readers` slots and writes from the others, each again as soon as it is done.
+    /// Does with each slot what `next` says, again as soon as it is done, until it says no more of any. Returns the
+    /// slots.
     fn run(
         &mut self,
         slots: Vec<Slot>,
-        readers: usize,
-        until: Until,
-    ) -> Result<Measured, Box<dyn std::error::Error>> {
-        let begin = Instant::now();
+        mut next: impl FnMut(Option<Direction>) -> Option<Direction>,
+    ) -> Result<Vec<Slot>, Box<dyn std::error::Error>> {
         let (mut home, mut in_flight) = (Vec::with_capacity(slots.len()), 0_u64);
-        let (mut read_bytes, mut written_bytes) = (0, 0);
-        for (number, slot) in slots.into_iter().enumerate() {
-            self.push(slot, number < readers);
-            in_flight += 1;
+        for slot in slots {
+            match next(None) {
+                Some(direction) => {
+                    self.push(slot, direction);
+                    in_flight += 1;
+                }
+                None => home.push(slot),
+            }
         }
-        let mut seconds = 0.0;
         while in_flight > 0 {
             let completion = self.completions.recv()?;
             completion.result?;
             in_flight -= 1;
-            let elapsed = begin.elapsed();
-            let over = match until {
-                Until::Time(duration) => elapsed >= duration,
-                Until::Bytes(bytes) => {
-                    read_bytes + written_bytes + self.block_bytes * (in_flight + 1) >= bytes
-                }
-            };
-            // What ends after the time is not counted: the drive is not full any more.
-            if !matches!(until, Until::Time(_)) || !over || seconds == 0.0 {
-                seconds = elapsed.as_secs_f64();
-                let counted = if matches!(completion.transfer, Transfer::Read(_)) {
-                    &mut read_bytes
-                } else {
-                    &mut written_bytes
-                };
-                *counted += self.block_bytes;
-            }
-            let (slot, reads) = match completion.transfer {
-                Transfer::Read(slot) => (slot, true),
+            let (slot, direction) = match completion.transfer {
+                Transfer::Read(slot) => (slot, Direction::Read),
                 Transfer::Write(reader) => {
-                    (reader.try_into_slot().map_err(|_| "a slot that was written has another reader")?, false)
+                    let slot =
+                        reader.try_into_slot().map_err(|_| "a slot that was written has another reader")?;
+                    (slot, Direction::Write)
                 }
                 _ => return Err("a completion of something that was not asked for".into()),
             };
-            if over {
-                home.push(slot);
-            } else {
-                self.push(slot, reads);
-                in_flight += 1;
+            match next(Some(direction)) {
+                Some(direction) => {
+                    self.push(slot, direction);
+                    in_flight += 1;
+                }
+                None => home.push(slot),
             }
         }
-        let rate = |bytes: u64| bytes as f64 / seconds;
-        Ok(Measured { read: rate(read_bytes), written: rate(written_bytes), slots: home })
+        Ok(home)
     }
 
-    fn push(&mut self, slot: Slot, reads: bool) {
+    fn push(&mut self, slot: Slot, direction: Direction) {
+        let reads = direction == Direction::Read;
         let next = if reads { &mut self.next_read } else { &mut self.next_write };
         let offset = *next;
         let after = offset + self.block_bytes;
@@ -213,7 +187,7 @@ mod tests {
     #[test]
     fn a_drive_has_rates() {
         let folder = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
-        let rates = measure(&[folder.path().to_owned()], &Config::default()).unwrap();
+        let rates = measure(&[folder.path().to_owned()], &Config::default(), &Interrupt::default()).unwrap();
         for rate in [rates.read, rates.write, rates.mixed_read, rates.mixed_write, rates.copy] {
             assert!(rate > 0.0 && rate.is_finite(), "{rates:?}");
         }

@@ -72,7 +72,7 @@ fn run_in_place(
         + workload.order.accesses.len() as u64 * (config.run.warmup + config.run.steps);
     let progress = Progress::new(accesses);
     progress.begin("measuring the drive");
-    let rates = probe::measure(&config.store.nvme_path, &io)?;
+    let rates = probe::measure(&config.store.nvme_path, &io, interrupt)?;
     if interrupt.is_set() {
         drop(progress);
         interrupt.set_last_words(None);
@@ -95,11 +95,9 @@ fn run_in_place(
         mismatches: 0,
     };
     let steps = train(trainer, config, id, &order)?;
+    let rates_after = probe::measure(&config.store.nvme_path, &io, interrupt)?;
     // An interrupted run has no time for a second probe.
-    let rates = match interrupt.is_set() {
-        true => rates,
-        false => rates.mean(probe::measure(&config.store.nvme_path, &io)?),
-    };
+    let rates = if interrupt.is_set() { rates } else { rates.mean(rates_after) };
     drop(progress);
     let bound = bound::bound(&engine, id, engine::bandwidths(config, rates), steps.compute_mean())?;
     let report = summary::report(config, workload, rates, bound, &engine::stats(&engine)?, &steps)?;
