@@ -11,6 +11,7 @@ pub(crate) const DEVICE_ALIGN_BYTES: u64 = 256;
 /// so that what the plan says fits does fit.
 pub(crate) struct Arena {
     ranges: RangeAllocator<u64>,
+    bytes: u64,
     used_bytes: u64,
     peak_bytes: u64,
 }
@@ -18,7 +19,7 @@ pub(crate) struct Arena {
 impl Arena {
     pub(crate) fn new(bytes: u64) -> Arena {
         let usable = bytes - bytes % DEVICE_ALIGN_BYTES;
-        Arena { ranges: RangeAllocator::new(0..usable), used_bytes: 0, peak_bytes: 0 }
+        Arena { ranges: RangeAllocator::new(0..usable), bytes: usable, used_bytes: 0, peak_bytes: 0 }
     }
 
     /// The bytes that a unit of `bytes` takes.
@@ -37,6 +38,11 @@ impl Arena {
         let range: Range<u64> = offset..offset + Self::rounded(bytes);
         self.used_bytes -= range.end - range.start;
         self.ranges.free_range(range);
+    }
+
+    /// What can be taken in all.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {

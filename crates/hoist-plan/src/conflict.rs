@@ -81,6 +81,11 @@ impl Plan {
         if matches!(unit.device, Device::Filling { .. }) {
             return Some(Cause::H2d);
         }
+        if unit.wanted > 0 {
+            // What would be made from it would be out of date at once, and may itself wait for room.
+            self.cancel_gathering(actions);
+        }
+        let unit = &self.units[one.unit.0 as usize];
         if matches!(unit.host, Host::Filling(_)) || unit.wanted > 0 {
             return Some(Cause::NvmeRead);
         }

@@ -3,7 +3,7 @@
 use crate::arena::Arena;
 use crate::contract::{Action, Cause, Priority, UnitId};
 use crate::plan::Plan;
-use crate::unit::{Device, Host};
+use crate::unit::{Device, Host, Unit};
 
 /// In place of a sequence number: on behalf of a copy from the device, which may take the place of
 /// anything that is not held.
@@ -24,6 +24,12 @@ impl Plan {
                 return Err(Cause::NvmeWrite);
             }
             if priority != Priority::Demand || self.copies_out_pending() {
+                return Err(Cause::HostFull);
+            }
+            // Pushing some aside helps nobody when all together are not enough: they would come
+            // back at once.
+            let room = self.config.host_pages - self.host_used_pages + self.evictable_pages(seq);
+            if room < pages && self.gathering.is_empty() {
                 return Err(Cause::HostFull);
             }
             // A copy from the device may take the place of anything: else a device full of
@@ -49,20 +55,25 @@ impl Plan {
     /// The unheld host unit that is needed farthest in the future, and that no demand waits with
     /// which is older than the one being served.
     fn host_victim(&self, seq: u64) -> Option<UnitId> {
-        let evictable = |&(_, unit): &(usize, &crate::unit::Unit)| {
-            matches!(unit.host, Host::Present { .. })
-                && unit.host_holds.none()
-                && unit.wanted == 0
-                && !unit.evict_host
-                && !unit.write_failed
-                && (seq == ANYTHING || self.may_evict(unit))
-        };
-        let farthest = self.units.iter().enumerate().filter(evictable).max_by_key(|(_, unit)| unit.next.seq);
-        farthest.map(|(index, _)| UnitId(index as u32))
+        let all = self.units.iter().enumerate().filter(|(_, unit)| self.evictable(unit, seq));
+        all.max_by_key(|(_, unit)| unit.next.seq).map(|(index, _)| UnitId(index as u32))
+    }
+
+    fn evictable_pages(&self, seq: u64) -> u64 {
+        self.units.iter().filter(|unit| self.evictable(unit, seq)).map(|unit| unit.pages).sum()
+    }
+
+    fn evictable(&self, unit: &Unit, seq: u64) -> bool {
+        matches!(unit.host, Host::Present { .. })
+            && unit.host_holds.none()
+            && unit.wanted == 0
+            && !unit.evict_host
+            && !unit.write_failed
+            && (seq == ANYTHING || self.may_evict(unit))
     }
 
     /// Whether a demand may push a unit aside: not what an older demand, or it itself, waits with.
-    fn may_evict(&self, unit: &crate::unit::Unit) -> bool {
+    fn may_evict(&self, unit: &Unit) -> bool {
         unit.demanded_by.is_none_or(|other| self.serving.is_some_and(|lease| lease < other))
     }
 
@@ -83,7 +94,7 @@ impl Plan {
             if priority != Priority::Demand {
                 return Err(Cause::DeviceFull);
             }
-            let victims = self.device_victims();
+            let victims = self.device_victims(bytes);
             if victims.is_empty() {
                 return Err(Cause::DeviceFull);
             }
@@ -95,33 +106,51 @@ impl Plan {
         }
     }
 
-    /// The unheld device unit that is needed farthest in the future; when only the units of the
-    /// access itself are left, all of them at once: laid out anew from an empty arena they fit,
-    /// because an access's units together are within the budget.
-    fn device_victims(&self) -> Vec<UnitId> {
-        let evictable = |&(_, unit): &(usize, &crate::unit::Unit)| {
+    /// Who leaves the device for `bytes`: the unheld unit that is needed farthest in the future. When
+    /// all that may leave are not enough, but nothing is held either, all units of the access itself
+    /// leave with them: laid out anew from an empty arena they fit, because an access's units together
+    /// are within the budget. None when leaving would help nobody: they would come back at once.
+    fn device_victims(&self, bytes: u64) -> Vec<UnitId> {
+        let leaves = |unit: &Unit| {
             matches!(unit.device, Device::Present { .. }) && unit.device_holds.none() && !unit.evict_device
         };
-        let mut all = self.units.iter().enumerate().filter(evictable);
-        let farthest =
-            all.clone().filter(|(_, unit)| self.may_evict(unit)).max_by_key(|(_, unit)| unit.next.seq);
-        if let Some((index, _)) = farthest {
-            return vec![UnitId(index as u32)];
+        let others = |unit: &Unit| leaves(unit) && self.may_evict(unit);
+        let all = self.units.iter().enumerate();
+        if self.device_gap_without(others) >= Arena::rounded(bytes) {
+            let farthest = all.filter(|(_, unit)| others(unit)).max_by_key(|(_, unit)| unit.next.seq);
+            return farthest.map(|(index, _)| UnitId(index as u32)).into_iter().collect();
         }
         // Only then is the arena empty afterwards: what somebody holds stays where it is.
-        let held = |unit: &crate::unit::Unit| {
+        let stays = |unit: &Unit| {
             let older = unit.demanded_by.is_some_and(|lease| Some(lease) < self.serving);
-            matches!(unit.device, Device::Filling { .. })
-                || (unit.device != Device::Absent
-                    && (older || unit.evict_device || unit.drain_queued || !unit.device_holds.none()))
+            unit.device != Device::Absent && (older || unit.drain_queued || !leaves(unit))
         };
-        if self.units.iter().any(held) {
+        if self.units.iter().any(stays) {
             return Vec::new();
         }
-        all.by_ref()
-            .filter(|(_, unit)| unit.demanded_by >= self.serving)
-            .map(|(index, _)| UnitId(index as u32))
-            .collect()
+        all.filter(|(_, unit)| leaves(unit)).map(|(index, _)| UnitId(index as u32)).collect()
+    }
+
+    /// The longest free range of the device if these units left.
+    fn device_gap_without(&self, leaves: impl Fn(&Unit) -> bool) -> u64 {
+        let mut stay: Vec<(u64, u64)> = self
+            .units
+            .iter()
+            .filter(|unit| !leaves(unit))
+            .filter_map(|unit| match unit.device {
+                Device::Present { offset, .. } | Device::Filling { offset } => {
+                    Some((offset, Arena::rounded(unit.spec.bytes)))
+                }
+                Device::Absent => None,
+            })
+            .collect();
+        stay.sort_unstable();
+        let (mut longest, mut free) = (0, 0);
+        for (offset, bytes) in stay {
+            longest = longest.max(offset - free);
+            free = offset + bytes;
+        }
+        longest.max(self.arena.bytes() - free)
     }
 
     pub(crate) fn drop_host(&mut self, id: UnitId, actions: &mut Vec<Action>) {

@@ -102,7 +102,9 @@ impl Plan {
                     sources.iter().for_each(|&source| self.unit(source).wanted += 1);
                     self.gathering.push(id);
                     self.gather(actions);
-                    Brought::Waits(Cause::NvmeRead)
+                    // It was given up at once when one of its sources cannot come.
+                    let refused = self.unit(id).refused;
+                    refused.map_or(Brought::Waits(Cause::NvmeRead), Brought::Cannot)
                 }
                 Err(cause) => Brought::Waits(cause),
             };
