@@ -92,7 +92,31 @@ impl Plan {
         if !unit.host_holds.none() {
             return Some(Cause::HostFull);
         }
-        (!unit.device_holds.none()).then_some(Cause::DeviceFull)
+        if !unit.device_holds.none() {
+            return Some(Cause::DeviceFull);
+        }
+        self.forget_made_ahead(one.unit, actions)
+    }
+
+    /// Before a unit is changed, what was made from it ahead of an access that has not come is
+    /// forgotten: that access gets what the order in which accesses really come says. In the declared
+    /// order nothing is made ahead of such a change.
+    fn forget_made_ahead(&mut self, source: UnitId, actions: &mut Vec<Action>) -> Option<Cause> {
+        for index in 0..self.unit(source).derivatives.len() {
+            let id = self.unit(source).derivatives[index];
+            let unit = self.unit(id);
+            if !unit.made_ahead || unit.demanded_by.is_some() {
+                continue;
+            }
+            if !unit.host_holds.none() || !unit.device_holds.none() || matches!(unit.host, Host::Filling(_)) {
+                return Some(Cause::NvmeRead);
+            }
+            (unit.made_ahead, unit.stored) = (false, false);
+            unit.write_back = WriteBack::Idle;
+            self.drop_host(id, actions);
+            self.drop_device(id, actions);
+        }
+        None
     }
 
     /// When every client that could go on is blocked and nothing in flight frees memory, the

@@ -234,6 +234,7 @@ impl Plan {
             }
             let unit = self.unit(one.unit);
             unit.next = next;
+            unit.made_ahead = false;
             (unit.evict_host, unit.evict_device) = (false, false);
             let holds = if tier == Tier::Host { &mut unit.host_holds } else { &mut unit.device_holds };
             if one.mode.writes() {

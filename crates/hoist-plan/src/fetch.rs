@@ -314,6 +314,7 @@ impl Plan {
         let Kind::Derived { sources } = self.unit(id).spec.kind.clone() else {
             panic!("unit {} was derived but is not a derived one", id.0);
         };
+        self.unit(id).made_ahead = true;
         self.host_filled(id, actions);
         for source in sources {
             let unit = self.unit(source);

@@ -9,7 +9,7 @@ use crate::order::{AccessSpec, Order, OrderError};
 use crate::placement::{Placement, place};
 use crate::profile::WindowMax;
 use crate::stats::Stats;
-use crate::unit::{Unit, UnitSpec};
+use crate::unit::{Kind, Unit, UnitSpec};
 
 /// What a request in flight does to its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +100,13 @@ impl Plan {
     pub fn new(config: Config, units: Vec<UnitSpec>, epoch: u64) -> Plan {
         let directories = usize::from(config.directories);
         let page_bytes = config.page_bytes;
+        let mut units: Vec<Unit> = units.into_iter().map(|spec| Unit::new(spec, page_bytes)).collect();
+        for index in 0..units.len() {
+            let Kind::Derived { sources } = units[index].spec.kind.clone() else { continue };
+            sources.iter().for_each(|source| units[source.0 as usize].derivatives.push(UnitId(index as u32)));
+        }
         Plan {
-            units: units.into_iter().map(|spec| Unit::new(spec, page_bytes)).collect(),
+            units,
             orders: Vec::new(),
             current: 0,
             base: 1,

@@ -122,6 +122,10 @@ pub(crate) struct Unit {
     pub(crate) evict_device: bool,
     /// Derived units that wait for this one's host slot.
     pub(crate) wanted: u32,
+    /// Derived units that are made from this one.
+    pub(crate) derivatives: Vec<UnitId>,
+    /// Made from its sources ahead of its first access, which has not come yet.
+    pub(crate) made_ahead: bool,
     /// The read in flight has been promoted to a demand's.
     pub(crate) promoted: bool,
     pub(crate) write_back: WriteBack,
@@ -156,6 +160,8 @@ impl Unit {
             evict_host: false,
             evict_device: false,
             wanted: 0,
+            derivatives: Vec::new(),
+            made_ahead: false,
             promoted: false,
             write_back: WriteBack::Idle,
             unsaved: None,

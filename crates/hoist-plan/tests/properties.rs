@@ -91,6 +91,7 @@ fn world(seed: u64, prefetch: bool, each_step: bool) -> Option<World> {
 }
 
 fn run_steps(world: &mut World, steps: u64, departures: u64) {
+    world.one_at_a_time = true;
     for _ in 0..steps {
         let order = world.order;
         world.event(Event::StepBegun(order));

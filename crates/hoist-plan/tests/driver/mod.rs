@@ -73,6 +73,10 @@ pub struct World {
     pub flushed: bool,
     /// Of a thousand reads, so many fail.
     pub failing: u64,
+    /// One access at a time: then a derived unit's first access after it was made sees what its sources held then.
+    pub one_at_a_time: bool,
+    /// The sources' versions that a derived unit was made from, until its first access.
+    made_from: HashMap<UnitId, Vec<Option<u64>>>,
     completions: u64,
 }
 
@@ -105,6 +109,8 @@ impl World {
             published: Vec::new(),
             flushed: false,
             failing: 0,
+            one_at_a_time: false,
+            made_from: HashMap::new(),
             completions: 0,
         }
     }
@@ -169,6 +175,8 @@ impl World {
                 let Kind::Derived { sources } = self.specs[unit.0 as usize].kind.clone() else {
                     panic!("{unit:?} is not derived")
                 };
+                let versions = sources.iter().map(|source| self.newest[source.0 as usize]).collect();
+                self.made_from.insert(unit, versions);
                 for source in sources {
                     let newest = self.newest[source.0 as usize];
                     assert_eq!(self.slot(source).version, newest);
@@ -255,6 +263,7 @@ impl World {
         let (tier, uses) = self.uses(self.leases[&lease]);
         for (unit, mode) in uses {
             let newest = self.newest[unit.0 as usize];
+            self.check_made_from(unit, mode);
             let slot = match tier {
                 Tier::Host => self.host[unit.0 as usize].as_mut().expect("granted without host slot"),
                 Tier::Device => &mut self.device[unit.0 as usize].as_mut().expect("granted without range").1,
@@ -274,6 +283,15 @@ impl World {
                 };
                 assert!(!other_tier, "{unit:?} is changed in one tier with a copy in the other");
             }
+        }
+    }
+
+    fn check_made_from(&mut self, unit: UnitId, mode: Mode) {
+        let Kind::Derived { sources } = &self.specs[unit.0 as usize].kind else { return };
+        let Some(made_from) = self.made_from.remove(&unit) else { return };
+        if self.one_at_a_time && mode.reads() {
+            let now: Vec<_> = sources.iter().map(|source| self.newest[source.0 as usize]).collect();
+            assert_eq!(made_from, now, "{unit:?} was made before its sources changed, and is read after");
         }
     }
 
