@@ -64,6 +64,8 @@ impl Plan {
         assert!(self.leases.is_empty(), "flushed with {} leases held", self.leases.len());
         self.flushing = Some(all);
         for index in 0..self.units.len() {
+            // Whatever it failed for may be over, and nobody comes after this who would try again.
+            self.units[index].write_failed = false;
             self.settle(UnitId(index as u32), actions);
         }
     }

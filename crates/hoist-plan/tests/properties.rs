@@ -183,6 +183,24 @@ fn share(seed: u64) {
     world.flush();
 }
 
+/// Writes that fail while there is no epoch to fail with them: the bytes stay in memory, and a flush on a drive that is
+/// well again writes them. (Kills: a flush that leaves out what failed once.)
+#[test]
+fn a_flush_writes_what_failed_before() {
+    for seed in 0..300 {
+        let Some(mut world) = world(seed, seed % 2 == 0, false) else { continue };
+        world.failing_writes = 30;
+        let order = world.order;
+        world.event(Event::StepBegun(order));
+        world.serve_clients(1, 40);
+        world.commit();
+        world.finish_commits();
+        world.failing_writes = 0;
+        world.flush();
+        world.check_all_is_written();
+    }
+}
+
 /// Two orders in turn (train, evaluate): what one leaves the other may read.
 #[test]
 fn orders_take_turns() {

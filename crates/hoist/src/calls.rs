@@ -312,6 +312,8 @@ impl Pipeline {
             self.take_one()?;
         }
         self.flushed = false;
+        // What failed before is tried again now.
+        self.write_error = None;
         self.events.push_back(Event::Flush { all });
         self.decide();
         while !self.flushed {

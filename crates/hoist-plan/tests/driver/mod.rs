@@ -73,6 +73,8 @@ pub struct World {
     pub flushed: bool,
     /// Of a thousand reads, so many fail.
     pub failing: u64,
+    /// Of a thousand writes, so many fail.
+    pub failing_writes: u64,
     /// One access at a time: then a derived unit's first access after it was made sees what its sources held then.
     pub one_at_a_time: bool,
     /// The sources' versions that a derived unit was made from, until its first access.
@@ -109,6 +111,7 @@ impl World {
             published: Vec::new(),
             flushed: false,
             failing: 0,
+            failing_writes: 0,
             one_at_a_time: false,
             made_from: HashMap::new(),
             completions: 0,
@@ -328,6 +331,11 @@ impl World {
                 let slot = self.slot(unit);
                 slot.busy -= 1;
                 slot.filling &= purpose != SumPurpose::Verify;
+            }
+            What::Write(unit, _) if self.random.below(1000) < self.failing_writes => {
+                self.slot(unit).busy -= 1;
+                self.event(Event::Failed(request.expect("writes are requests")));
+                return true;
             }
             What::Write(unit, version) => {
                 self.slot(unit).busy -= 1;

@@ -1,6 +1,6 @@
 //! What trainers do with the driver: steps, commits, flushes, several clients at once.
 
-use hoist_plan::{ClientId, Event, LeaseId};
+use hoist_plan::{ClientId, Event, Kind, LeaseId};
 
 use super::World;
 
@@ -70,5 +70,11 @@ impl World {
         }
         assert!(self.host.iter().all(Option::is_none) && self.device.iter().all(Option::is_none));
         assert_eq!(self.plan.used(), (0, 0));
+    }
+    /// NVMe holds the newest version of every durable unit.
+    pub fn check_all_is_written(&self) {
+        for (unit, spec) in self.specs.iter().enumerate().filter(|(_, spec)| spec.kind == Kind::Durable) {
+            assert_eq!(self.nvme[unit], self.newest[unit], "unit {unit} of {} bytes", spec.bytes);
+        }
     }
 }
