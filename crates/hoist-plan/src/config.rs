@@ -67,6 +67,22 @@ impl Config {
                 would_be_right: "a queue depth and block size of which the product is not 0".into(),
             });
         }
+        let rates = &self.bandwidths;
+        let rates = [
+            ("bandwidths.read", rates.read),
+            ("bandwidths.write", rates.write),
+            ("bandwidths.mixed_read", rates.mixed_read),
+            ("bandwidths.mixed_write", rates.mixed_write),
+            ("bandwidths.h2d", rates.h2d),
+            ("bandwidths.d2h", rates.d2h),
+        ];
+        for (key, rate) in rates.into_iter().filter(|(_, rate)| !rate.is_finite() || *rate <= 0.0) {
+            problems.push(Problem {
+                key,
+                what: format!("is {rate} bytes per second"),
+                would_be_right: "a number above 0: what was measured, or the data sheet's".into(),
+            });
+        }
         problems
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use hoist_memory::Slab;
 use hoist_plan::Plan;
-use hoist_store::{Durability, Store, TensorSpec};
+use hoist_store::{Store, TensorSpec};
 
 use crate::config::Config;
 use crate::cut::Units;
@@ -42,17 +42,7 @@ pub(crate) fn start(config: Config, create: Option<&[TensorSpec]>) -> Result<Eng
         None => Store::open(&config.store, &config.io, &slab, deliver(messages.clone()))?,
     };
     crate::cast::check(store.tensors().iter().map(|tensor| &tensor.spec))?;
-    let plan_config = hoist_plan::Config {
-        host_pages: slab.pages() as u64,
-        page_bytes: slab.page_bytes() as u64,
-        device_bytes: device.budget_bytes(),
-        // Twice what the drive holds at once: its queue never runs dry between two completions.
-        credit_bytes: 2 * u64::from(config.io.queue_depth) * config.io.block_size,
-        directories: u8::try_from(store.directories().count()).unwrap_or(u8::MAX),
-        prefetch: config.prefetch,
-        write_each_step: config.store.durability == Durability::Step,
-        bandwidths: config.bandwidths,
-    };
+    let plan_config = config.plan(slab.pages() as u64, device.budget_bytes(), store.directories().count());
     let (tensors, epoch) = (store.tensors().to_vec(), store.epoch());
     let notes = store.notes().map(|(key, bytes)| (key.to_string(), bytes.to_vec())).collect();
     let units = Units::cut(&store, &[]);
