@@ -1,9 +1,9 @@
 //! The seam: what every way of moving bytes can do.
 
-use crate::pread::Pread;
 use crate::uring::Uring;
 use crate::{
-    BackendChoice, Completion, Config, Error, FileId, Obtained, Priority, Request, RequestId, Waker,
+    BackendChoice, Completion, Config, Error, FileId, Obtained, Priority, Request, RequestId, Waker, pread,
+    tokio_uring,
 };
 use hoist_memory::Slab;
 use std::path::PathBuf;
@@ -185,14 +185,15 @@ pub fn open(config: &Config, slab: &Arc<Slab>) -> Result<Box<dyn Backend>, Error
     }
     slab.check_owner()?;
     match config.backend {
-        BackendChoice::Pread => Ok(Box::new(Pread::open(config, Obtained::default())?)),
+        BackendChoice::Pread => Ok(Box::new(pread::open(config, Obtained::default())?)),
         BackendChoice::Uring => Ok(Box::new(Uring::open(config, slab)?)),
+        BackendChoice::TokioUring => Ok(Box::new(tokio_uring::open(config, Obtained::default())?)),
         BackendChoice::Auto => match Uring::open(config, slab) {
             Ok(ring) => Ok(Box::new(ring)),
             Err(error) => {
                 let mut obtained = Obtained::default();
                 obtained.step_down(format!("pread instead of io_uring: {error}"));
-                Ok(Box::new(Pread::open(config, obtained)?))
+                Ok(Box::new(pread::open(config, obtained)?))
             }
         },
     }

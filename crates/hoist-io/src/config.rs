@@ -28,6 +28,9 @@ pub enum BackendChoice {
     Auto,
     /// io_uring, or an error.
     Uring,
+    /// io_uring in a tokio-uring runtime, or an error: a peer to compare with, which registers neither memory nor
+    /// files.
+    TokioUring,
     /// Threads that call pread and pwrite.
     Pread,
 }

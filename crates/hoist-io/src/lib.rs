@@ -22,8 +22,10 @@ mod pread;
 mod request;
 mod requests;
 mod thread;
+mod tokio_uring;
 mod uring;
 mod waker;
+mod workers;
 
 pub use backend::{Backend, FileOp, FileReply, Wait, open};
 pub use config::{BackendChoice, Config, Problem};

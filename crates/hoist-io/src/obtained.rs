@@ -5,7 +5,7 @@ use std::fmt;
 /// What a backend is made of, found by trying. Printed by `hoist doctor` and kept in reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obtained {
-    /// `uring` or `pread`.
+    /// `uring`, `tokio-uring` or `pread`.
     pub backend: &'static str,
     /// Blocks that the kernel has at a time, at most.
     pub queue_depth: u32,

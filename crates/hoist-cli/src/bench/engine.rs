@@ -63,6 +63,7 @@ pub fn io(config: &Config) -> hoist_io::Config {
         backend: match config.io.backend {
             Backend::Auto => hoist_io::BackendChoice::Auto,
             Backend::Uring => hoist_io::BackendChoice::Uring,
+            Backend::TokioUring => hoist_io::BackendChoice::TokioUring,
             Backend::Pread => hoist_io::BackendChoice::Pread,
         },
         block_size: config.io.block_size,

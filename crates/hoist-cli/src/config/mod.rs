@@ -103,6 +103,9 @@ pub enum Backend {
     Auto,
     /// io_uring, or an error.
     Uring,
+    /// io_uring in a tokio-uring runtime, or an error.
+    #[serde(rename = "tokio-uring")]
+    TokioUring,
     /// Threads that call pread and pwrite.
     Pread,
 }

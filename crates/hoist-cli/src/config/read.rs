@@ -102,7 +102,12 @@ fn directories(value: &Value) -> Option<Vec<PathBuf>> {
 }
 
 fn io(reader: &mut Reader<'_>) -> Io {
-    let backends = [("auto", Backend::Auto), ("uring", Backend::Uring), ("pread", Backend::Pread)];
+    let backends = [
+        ("auto", Backend::Auto),
+        ("uring", Backend::Uring),
+        ("tokio-uring", Backend::TokioUring),
+        ("pread", Backend::Pread),
+    ];
     let block_size = reader.bytes("io.block_size", "1 MiB").unwrap_or(BLOCK_BYTES);
     if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_size)
         || !block_size.is_multiple_of(BLOCK_BYTES_MIN)

@@ -12,6 +12,14 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Whether io_uring works here, found by a read.
+///
+/// # Errors
+/// [`Error::NoRing`] with the call that the kernel refuses.
+pub(crate) fn check_ring() -> Result<(), Error> {
+    probe::check_ring()
+}
+
 /// A backend on one ring.
 pub(crate) struct Uring {
     /// Forgotten instead of dropped when the drive does not answer: closing a ring does not wait for the transfers in

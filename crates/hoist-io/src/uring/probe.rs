@@ -46,6 +46,12 @@ pub(super) fn open_ring(config: &Config, obtained: &mut Obtained) -> Result<IoUr
     Err(Error::NoRing { call: "io_uring_setup", source: io::Error::other(refused) })
 }
 
+/// Whether a plain ring works, for those who make theirs elsewhere.
+pub(super) fn check_ring() -> Result<(), Error> {
+    let mut ring = build(1, &["CLAMP"]).map_err(|source| Error::NoRing { call: "io_uring_setup", source })?;
+    trial_read(&mut ring)
+}
+
 fn build(entries: u32, flags: &[&str]) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     for flag in flags {

@@ -8,7 +8,8 @@ use hoist_memory::{Slab, Slot};
 use std::path::Path;
 use std::sync::Arc;
 
-pub const BACKENDS: [BackendChoice; 2] = [BackendChoice::Uring, BackendChoice::Pread];
+pub const BACKENDS: [BackendChoice; 3] =
+    [BackendChoice::Uring, BackendChoice::TokioUring, BackendChoice::Pread];
 
 pub fn slab(budget_bytes: u64) -> Arc<Slab> {
     let config = hoist_memory::Config { budget_bytes, page_bytes: 64 << 10, piece_bytes: 2 << 20 };
@@ -22,7 +23,11 @@ pub fn config(backend: BackendChoice) -> Config {
 
 pub fn backend(choice: BackendChoice, slab: &Arc<Slab>) -> Box<dyn Backend> {
     let backend = open(&config(choice), slab).unwrap();
-    let name = if choice == BackendChoice::Pread { "pread" } else { "uring" };
+    let name = match choice {
+        BackendChoice::Auto | BackendChoice::Uring => "uring",
+        BackendChoice::TokioUring => "tokio-uring",
+        BackendChoice::Pread => "pread",
+    };
     assert_eq!(backend.obtained().backend, name, "{}", backend.obtained());
     backend
 }

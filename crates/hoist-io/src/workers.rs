@@ -1,0 +1,156 @@
+//! A backend that hands blocks to other threads and takes their results: what pread and tokio-uring share.
+
+use crate::backend::{Backend, FileOp, FileReply, Wait};
+use crate::config::CLOSE_DEADLINE;
+use crate::core::{Core, Part};
+use crate::{Completion, Config, Error, Obtained, Priority, Request, RequestId, Waker};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select};
+use std::mem::ManuallyDrop;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Where the result of a block is sent: its place, and the bytes moved or minus the errno.
+pub(crate) type Results = Sender<(usize, i32)>;
+
+/// Hands a block to whoever does it. Dropping it says that no more come.
+pub(crate) type HandOver = Box<dyn Fn(Part) + Send>;
+
+/// A backend of other threads that do its blocks.
+pub(crate) struct Workers {
+    /// Forgotten instead of dropped when the drive does not answer: a worker may still write its memory.
+    core: ManuallyDrop<Core>,
+    /// None when closing.
+    parts: Option<HandOver>,
+    results: Receiver<(usize, i32)>,
+    wakes: Receiver<()>,
+    waker: Waker,
+    workers: Vec<JoinHandle<()>>,
+    close_deadline: Duration,
+}
+
+impl Workers {
+    /// With the depth in `obtained`, and threads that `start` starts. They end when what hands over is dropped, and send
+    /// one result for each block before that.
+    pub(crate) fn open(
+        config: &Config,
+        obtained: Obtained,
+        start: impl FnOnce(Results) -> Result<(HandOver, Vec<JoinHandle<()>>), Error>,
+    ) -> Result<Workers, Error> {
+        // Room for all that can be in flight, so that no worker ever waits for room.
+        let (results_sender, results) = bounded(obtained.queue_depth as usize);
+        let (wakes_sender, wakes) = bounded(1);
+        let waker = Waker::new(move || match wakes_sender.try_send(()) {
+            // Full: a wake is pending already. Disconnected: there is nobody to wake.
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        });
+        let (parts, workers) = start(results_sender)?;
+        let core = ManuallyDrop::new(Core::new(config, obtained));
+        let parts = Some(parts);
+        Ok(Workers { core, parts, results, wakes, waker, workers, close_deadline: CLOSE_DEADLINE })
+    }
+
+    fn hand_over(&mut self) {
+        let Some(parts) = &self.parts else { return };
+        while let Some(part) = self.core.next_part() {
+            parts(part);
+        }
+    }
+
+    fn take_results(&mut self) {
+        while let Ok((block, result)) = self.results.try_recv() {
+            self.core.on_result(block, result);
+        }
+    }
+}
+
+impl Backend for Workers {
+    fn push(&mut self, request: Request) {
+        self.core.push(request);
+    }
+
+    fn promote(&mut self, id: RequestId, priority: Priority) {
+        self.core.requests.promote(id, priority);
+    }
+
+    fn abandon(&mut self, id: RequestId) {
+        self.core.requests.abandon(id);
+    }
+
+    fn submit(&mut self) -> Result<(), Error> {
+        self.hand_over();
+        Ok(())
+    }
+
+    fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) -> Result<(), Error> {
+        loop {
+            self.take_results();
+            self.hand_over();
+            if wait == Wait::No || self.core.requests.any_finished() || self.wakes.try_recv().is_ok() {
+                break;
+            }
+            select! {
+                recv(self.results) -> result => match result {
+                    Ok((block, result)) => self.core.on_result(block, result),
+                    Err(_) => return Err(Error::Stopped { cause: format!("every {} thread has ended", self.core.obtained.backend) }),
+                },
+                recv(self.wakes) -> _ => break,
+            }
+        }
+        self.core.requests.take_finished(done);
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.core.in_flight()
+    }
+
+    fn file(&mut self, op: FileOp) -> Result<FileReply, Error> {
+        self.core.file(op)
+    }
+
+    fn drain(&mut self, deadline: Duration, done: &mut Vec<Completion>) -> Result<(), Error> {
+        loop {
+            self.take_results();
+            self.hand_over();
+            if !self.core.busy() {
+                self.core.requests.take_finished(done);
+                return Ok(());
+            }
+            match self.results.recv_timeout(deadline) {
+                Ok((block, result)) => self.core.on_result(block, result),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    self.core.abandon_all();
+                    self.core.requests.take_finished(done);
+                    self.close_deadline = Duration::ZERO;
+                    return Err(Error::NotDrained { in_flight: self.core.in_flight(), deadline });
+                }
+            }
+        }
+    }
+
+    fn obtained(&self) -> &Obtained {
+        &self.core.obtained
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.core.abandon_all();
+        let drained = self.drain(self.close_deadline, &mut Vec::new());
+        // Ends the workers.
+        self.parts = None;
+        if let Err(error) = drained {
+            tracing::error!(%error, "memory in flight is leaked");
+            return;
+        }
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+        // SAFETY: dropped once, here, and not used again; no worker has a part of it any more.
+        unsafe { ManuallyDrop::drop(&mut self.core) };
+    }
+}
