@@ -29,12 +29,10 @@ impl Plan {
             // Pushing some aside helps nobody when all together are not enough: they would come
             // back at once.
             let room = self.config.host_pages - self.host_used_pages + self.evictable_pages(seq);
-            if room < pages && self.gathering.is_empty() {
-                return Err(Cause::HostFull);
-            }
             // A copy from the device may take the place of anything: else a device full of
             // changed units and a host full of units for the device would wait for each other.
-            let Some(victim) = self.host_victim(seq) else {
+            let victim = if room >= pages { self.host_victim(seq) } else { None };
+            let Some(victim) = victim else {
                 if self.gathering.iter().any(|id| self.units[id.0 as usize].demanded_by.is_none()) {
                     self.cancel_gathering(actions);
                     continue;
