@@ -12,8 +12,9 @@ const STATUS_ENDED: i32 = 130;
 /// How long work may go on without looking: well under the 2 s in which an interrupted run must have ended.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
-/// Interrupted work that still goes on after this ends at once: 2 s are promised, on busy machines too.
-const GRACE: Duration = Duration::from_millis(1500);
+/// Interrupted work that still goes on after this ends at once: 2 s are promised, on busy machines too, and the kernel
+/// took up to 0.4 s to take a process with 600 MiB of locked memory and a full ring apart.
+const GRACE: Duration = Duration::from_millis(1000);
 
 /// What is still to be said when work is left in its middle.
 type LastWords = Box<dyn FnOnce() + Send>;
