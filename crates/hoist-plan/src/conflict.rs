@@ -104,8 +104,11 @@ impl Plan {
     fn forget_made_ahead(&mut self, source: UnitId, actions: &mut Vec<Action>) -> Option<Cause> {
         for index in 0..self.unit(source).derivatives.len() {
             let id = self.unit(source).derivatives[index];
+            let serving = self.serving;
             let unit = self.unit(id);
-            if !unit.made_ahead || unit.demanded_by.is_some() {
+            // Whoever asked before, or with the same access, gets what there was.
+            let asked_before = unit.demanded_by.is_some_and(|lease| Some(lease) <= serving);
+            if !unit.made_ahead || asked_before {
                 continue;
             }
             if !unit.host_holds.none() || !unit.device_holds.none() || matches!(unit.host, Host::Filling(_)) {

@@ -67,7 +67,13 @@ impl Plan {
             && unit.wanted == 0
             && !unit.evict_host
             && !unit.write_failed
-            && (seq == ANYTHING || self.may_evict(unit))
+            && (seq == ANYTHING || self.may_evict(unit) || self.is_overwritten_on_device(unit))
+    }
+
+    /// Whether the demand being served has the place on the device where it will overwrite the unit:
+    /// what is on the host is then of no more use to it.
+    fn is_overwritten_on_device(&self, unit: &Unit) -> bool {
+        unit.demanded_by == self.serving && matches!(unit.device, Device::Present { blank: true, .. })
     }
 
     /// Whether a demand may push a unit aside: not what an older demand, or it itself, waits with.
@@ -94,6 +100,10 @@ impl Plan {
             }
             let victims = self.device_victims(bytes);
             if victims.is_empty() {
+                if self.gathering.iter().any(|id| self.units[id.0 as usize].demanded_by.is_none()) {
+                    self.cancel_gathering(actions);
+                    continue;
+                }
                 return Err(Cause::DeviceFull);
             }
             for victim in victims {
@@ -110,7 +120,10 @@ impl Plan {
     /// are within the budget. None when leaving would help nobody: they would come back at once.
     fn device_victims(&self, bytes: u64) -> Vec<UnitId> {
         let leaves = |unit: &Unit| {
-            matches!(unit.device, Device::Present { .. }) && unit.device_holds.none() && !unit.evict_device
+            matches!(unit.device, Device::Present { .. })
+                && unit.device_holds.none()
+                && unit.wanted == 0
+                && !unit.evict_device
         };
         let others = |unit: &Unit| leaves(unit) && self.may_evict(unit);
         let all = self.units.iter().enumerate();

@@ -95,6 +95,12 @@ impl Plan {
                 return Brought::Cannot(Refusal::NoContents { unit: id });
             };
             let sources = sources.clone();
+            // One after the other: two of an access that each have some of their sources could wait
+            // for each other's room.
+            let same = |other: &UnitId| self.units[other.0 as usize].demanded_by == self.serving;
+            if priority == Priority::Demand && self.gathering.iter().any(same) {
+                return Brought::Waits(Cause::NvmeRead);
+            }
             return match self.take_pages(pages, seq, priority, actions) {
                 Ok(()) => {
                     self.unit(id).host = Host::Filling(Fill::Gathering);
@@ -225,9 +231,11 @@ impl Plan {
 
     /// Starts the derivations of which all sources have come, and brings the others' sources.
     pub(crate) fn gather(&mut self, actions: &mut Vec<Action>) {
-        let mut index = 0;
-        while index < self.gathering.len() {
-            let id = self.gathering[index];
+        for id in self.gathering.clone() {
+            if !self.gathering.contains(&id) {
+                // Given up, to make room for another's sources.
+                continue;
+            }
             let Kind::Derived { sources } = self.unit(id).spec.kind.clone() else {
                 panic!("unit {} gathers sources but is not derived", id.0);
             };
@@ -244,18 +252,16 @@ impl Plan {
                 }
             }
             if let Some(refusal) = cannot {
-                self.gathering.remove(index);
+                self.gathering.retain(|&other| other != id);
                 self.give_up(id, refusal, actions);
             } else if all {
-                self.gathering.remove(index);
+                self.gathering.retain(|&other| other != id);
                 let request = self.request(id, Work::Derive);
                 self.unit(id).host = Host::Filling(Fill::Deriving(request));
                 for &source in &sources {
                     self.unit(source).host_holds.readers += 1;
                 }
                 actions.push(Action::Derive { request, unit: id });
-            } else {
-                index += 1;
             }
         }
     }

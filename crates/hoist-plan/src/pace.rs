@@ -19,7 +19,6 @@ const PORTIONS: f64 = 1000.0;
 struct Fluid<'a> {
     rates: &'a Bandwidths,
     placement: &'a Placement,
-    /// Bytes that the access with this index in the endless sequence reads.
     length: usize,
     host_bytes: f64,
     page_bytes: f64,
@@ -68,6 +67,7 @@ pub(crate) fn pace(order: &Order, placement: &Placement, config: &Config, reserv
 }
 
 impl Fluid<'_> {
+    /// Bytes that the access with this index in the endless sequence reads.
     fn reads(&self, seq: usize) -> f64 {
         self.placement.traffic[seq % self.length].read_bytes as f64
     }
@@ -94,10 +94,9 @@ impl Fluid<'_> {
         waited
     }
 
-    /// (Less than a byte, or a nanosecond, is nothing: the amounts are sums of fractions.)
-    ///
     /// What the drive does while the trainer computes: reads ahead as far as there is room until
-    /// the access that it is for, else writes.
+    /// the access that it is for, else writes. (Less than a byte, or a nanosecond, is nothing: the
+    /// amounts are sums of fractions.)
     fn work(&mut self, seq: usize, held: f64, mut seconds: f64) {
         let mut least_free = (seq..=self.front).map(|at| self.free(at)).fold(f64::INFINITY, f64::min);
         while seconds > 1e-9 {

@@ -10,8 +10,9 @@ use crate::unit::{Kind, UnitSpec};
 /// and joining accesses only lowers the bound, never raises it above the truth.
 const STRETCHES_MAX: usize = 128;
 
-/// Steps that are cut into windows. The first gives the later ones their head start.
-const STEPS: usize = 4;
+/// Steps that are cut into windows, as many as make little of the head start that the first is given: it is worth less
+/// than a tenth of a step (GPT-2-small), and so a hundredth of the bound.
+const STEPS: usize = 10;
 
 /// In how many parts the memory between two accesses is shared out between what is read ahead and
 /// what is not written yet. Whatever the schedule does lies in one of them.
@@ -81,9 +82,9 @@ fn windows(stretches: &[Stretch], config: &Config, shares: usize) -> f64 {
         }
         least[end] = most;
     }
-    let to = |end: usize| least[end].iter().copied().fold(f64::INFINITY, f64::min);
-    // The steady state: what the later steps add, without the head start of the first.
-    (to(STEPS * count) - to(count)) / (STEPS - 1) as f64
+    // However many steps are done in a row, from whatever is in memory before, they take no less.
+    let of = |steps: usize| least[steps * count].iter().copied().fold(f64::INFINITY, f64::min) / steps as f64;
+    (1..=STEPS).map(of).fold(0.0, f64::max)
 }
 
 #[derive(Default)]
@@ -139,7 +140,8 @@ fn unsaved_bytes(order: &Order, units: &[UnitSpec], placement: &Placement, confi
         if !config.write_each_step || !written || !matches!(unit.kind, Kind::Durable) {
             continue;
         }
-        for i in uses.iter().map(|&i| i as usize).filter(|&i| placement.keep_host[i]) {
+        let kept = |i: usize| placement.keep_host[i] || placement.keep_device[i];
+        for i in uses.iter().map(|&i| i as usize).filter(|&i| kept(i)) {
             let begin = order.position_of(i);
             for gap in begin..begin + order.uses[i].gap as usize {
                 sums[gap % order.len()] += unit.bytes;

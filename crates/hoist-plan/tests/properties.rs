@@ -161,7 +161,7 @@ fn clients_share() {
 fn clients_share_what_they_once_fought_over() {
     let seeds = [
         100_443, 166_589, 168_045, 177_049, 180_528, 220_072, 225_557, 234_091, 236_670, 451_800, 470_590,
-        482_486, 1_579_624,
+        482_486, 1_579_624, 5_005_004, 5_009_006,
     ];
     seeds.into_iter().for_each(share);
 }
