@@ -1,7 +1,7 @@
 //! The command `hoist`.
 //!
 //! Each command is a module of [`commands`] that turns arguments into work and work into text; what takes more than
-//! that has a module of its own: [`config`], [`model`], [`bench`], [`report`], [`doctor`].
+//! that has a module of its own: [`config`], [`model`], [`bench`], [`io`], [`report`], [`doctor`].
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod contents;
 mod doctor;
 mod failure;
 mod interrupt;
+mod io;
 mod model;
 mod report;
 
@@ -39,6 +40,7 @@ enum Command {
     Export(commands::export::Args),
     Ls(commands::ls::Args),
     Verify(commands::verify::Args),
+    Io(commands::io::Args),
     Doctor(commands::doctor::Args),
 }
 
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(args),
         Command::Ls(args) => commands::ls::run(args),
         Command::Verify(args) => commands::verify::run(args),
+        Command::Io(args) => commands::io::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     };
     match result {

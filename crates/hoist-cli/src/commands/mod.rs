@@ -4,6 +4,7 @@ pub mod bench;
 pub mod doctor;
 pub mod export;
 pub mod import;
+pub mod io;
 pub mod ls;
 mod opened;
 pub mod verify;

@@ -1,0 +1,60 @@
+//! Makes the file that is measured: whole, with contents that are not zeros, and on the drive.
+
+use std::path::Path;
+
+use hoist_io::{Config, FileOp};
+
+use super::drive::{Drive, Error, Memory};
+use super::files::{data, part};
+use super::order::{Direction, Turn};
+use crate::contents::{Contents, Kind};
+use crate::interrupt::Interrupt;
+
+/// Of one request: with 1 MiB blocks, 32 deep, 16 of these are under way, in 64 MiB of memory.
+const REQUEST_BYTES: u64 = 4 << 20;
+
+/// Makes the file in `directory`, unless one of this size or more is there. It has its name only when it is whole: one
+/// that was left in the middle would be read as holes, which cost no drive anything. An interrupted one is not whole.
+///
+/// # Errors
+/// When the file cannot be made or written.
+pub fn fill(directory: &Path, size_bytes: u64, io: &Config, interrupt: &Interrupt) -> Result<(), Error> {
+    let (data, part) = (data(directory), part(directory));
+    if data.metadata().is_ok_and(|found| found.is_file() && found.len() >= size_bytes) {
+        return Ok(());
+    }
+    // How the file is made is no part of the measurement: as fast as it goes.
+    let io = Config { backend: io.backend, ..Config::default() };
+    let request_bytes = REQUEST_BYTES.min(size_bytes);
+    let mut drive = Drive::open(&part, true, &io, Memory::new(request_bytes, io.block_size, io.queue_depth))?;
+    // What another run may have left.
+    drive.file(|file| FileOp::Truncate { file, bytes: 0 })?;
+    // First writes to allocated extents cost more than later ones: they are done here.
+    drive.file(|file| FileOp::Allocate { file, offset: 0, bytes: size_bytes })?;
+    let contents = Contents::new(Kind::Bits, 0, 0);
+    let mut offset = 0;
+    drive.keep_busy(
+        interrupt,
+        |slot| {
+            let bytes = request_bytes.min(size_bytes - offset);
+            if bytes == 0 || interrupt.is_set() {
+                return None;
+            }
+            let mut at = offset;
+            for bytes in slot.parts_mut() {
+                contents.fill(bytes, at);
+                at += bytes.len() as u64;
+            }
+            let turn = Turn { direction: Direction::Write, offset, bytes };
+            offset += bytes;
+            Some(turn)
+        },
+        |_| {},
+    )?;
+    if !interrupt.is_set() {
+        drive.sync()?;
+        drive.file(|_| FileOp::Rename { from: part, to: data })?;
+    }
+    drive.close()?;
+    Ok(())
+}

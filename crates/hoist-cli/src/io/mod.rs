@@ -1,0 +1,19 @@
+//! `hoist io`: what directories give through the I/O that stores use.
+//!
+//! [`call`] turns the words of the command line into a [`Call`], [`order`] says what is asked of a file next, [`drive`]
+//! keeps a file busy, [`fill`] makes one, [`counts`] adds up, and [`run`] goes through all of it.
+
+mod call;
+mod counts;
+mod drive;
+mod files;
+mod fill;
+mod order;
+mod report;
+mod run;
+mod table;
+
+pub use call::{Call, Given};
+pub use report::Report;
+pub use run::run;
+pub use table::print;

@@ -1,0 +1,56 @@
+//! The report as a table on the terminal.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+
+use super::report::{Rates, Report};
+use crate::config::units::{format_bytes, format_rate};
+
+/// The report, for people.
+pub fn print(report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let mut row = |name: &str, value: String| {
+        table.add_row([name.to_owned(), value]);
+    };
+    for (name, rates) in [("read", report.read), ("write", report.write)] {
+        let Some(rates) = rates else { continue };
+        row(name, moved(&rates));
+        row(&format!("{name} latency"), latency(&rates));
+    }
+    if let Some(seconds) = report.cpu_seconds_per_gib {
+        row("processor", format!("{seconds:.3} s a GiB"));
+    }
+    row("memory", format!("{} for requests under way", format_bytes(report.memory_bytes)));
+    for obtained in report.obtained() {
+        row("obtained", obtained.clone());
+    }
+    let mut text = String::new();
+    if report.partial {
+        let _ = writeln!(text, "PARTIAL: interrupted before its end");
+    }
+    // The preset pads to the widest row; trailing blanks would only be in the way of a reader's clipboard.
+    for line in table.to_string().lines() {
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn moved(rates: &Rates) -> String {
+    format!(
+        "{}, {} requests/s, {} in {:.3} s",
+        format_rate(rates.bytes_per_second),
+        rates.operations_per_second.round(),
+        format_bytes(rates.bytes),
+        rates.seconds
+    )
+}
+
+fn latency(rates: &Rates) -> String {
+    let latency = rates.latency_seconds;
+    let [p50, p99, p999, max] =
+        [latency.p50, latency.p99, latency.p999, latency.max].map(Duration::from_secs_f64);
+    format!("p50 {p50:.1?}, p99 {p99:.1?}, p99.9 {p999:.1?}, max {max:.1?}")
+}
