@@ -18,6 +18,12 @@ test:
 bench *arguments:
     cargo run --release -- bench config/quickstart.toml {{ arguments }}
 
+# fio and `hoist io` by turns over the same files in a directory: `just peers-io /nvme0 --modes read`. It takes
+# 4 GiB there, and about four minutes a mode.
+peers-io directory *arguments:
+    cargo build --release -p hoist-cli
+    python3 config/fio/peers.py --hoist "${CARGO_TARGET_DIR:-target}/release/hoist" "{{ directory }}" {{ arguments }}
+
 # The documentation of all crates; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

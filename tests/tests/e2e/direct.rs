@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use rustix::process::Pid;
 
 use crate::command::{folder, run};
-use crate::interrupt::Bench;
+use crate::interrupt::Running;
 
 /// The segments that a process has open, each with its flags.
 fn open_segments(process: Pid) -> Vec<(PathBuf, OFlags)> {
@@ -39,7 +39,7 @@ fn cached_bytes(path: &Path) -> Option<u64> {
 #[test]
 fn segments_are_opened_direct_and_stay_out_of_the_page_cache() {
     let folder = folder();
-    let mut bench = Bench::start(folder.path());
+    let mut bench = Running::bench(folder.path());
     bench.wait_for("step 2 ");
     let segments = open_segments(bench.pid());
     assert!(!segments.is_empty(), "the run has no segment open");

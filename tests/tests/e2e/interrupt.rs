@@ -14,19 +14,24 @@ use crate::command::{CALL_MAX, SMALL, bench, binary, config, folder, number, rep
 /// The command promises 2 s; the rest is for a machine that is busy with other tests.
 const END_MAX: Duration = Duration::from_secs(5);
 
-/// A bench under way, ended when it is dropped.
-pub struct Bench {
+/// A run under way, ended when it is dropped.
+pub struct Running {
     child: Child,
     lines: Receiver<String>,
 }
 
-impl Bench {
-    /// Starts one of a small model that takes more steps than anybody waits for, and keeps its store.
-    pub fn start(folder: &Path) -> Self {
+impl Running {
+    /// Starts a bench of a small model that takes more steps than anybody waits for, and keeps its store.
+    pub fn bench(folder: &Path) -> Self {
         let long = ["device.budget=4 MiB", "host.budget=24 MiB", "run.steps=100000", "store.keep=true"];
+        Self::start(folder, &bench(&config("quickstart.toml"), &[&SMALL[..], &long].concat()))
+    }
+
+    /// Starts the command with these arguments in `folder`.
+    pub fn start(folder: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(binary())
             .current_dir(folder)
-            .args(bench(&config("quickstart.toml"), &[&SMALL[..], &long].concat()))
+            .args(args)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -66,7 +71,7 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for Running {
     fn drop(&mut self) {
         // A test that failed leaves no process behind; one that has ended cannot be killed.
         let _ = self.child.kill();
@@ -77,7 +82,7 @@ impl Drop for Bench {
 #[test]
 fn an_interrupted_run_ends_soon_with_a_partial_report() {
     let folder = folder();
-    let mut bench = Bench::start(folder.path());
+    let mut bench = Running::bench(folder.path());
     bench.wait_for("step 3 ");
     bench.interrupt();
     let report = report(folder.path());
@@ -95,7 +100,7 @@ fn an_interrupted_run_ends_soon_with_a_partial_report() {
 fn a_run_that_has_hardly_begun_ends_soon_too() {
     for said in ["measuring the drive", "writing the model"] {
         let folder = folder();
-        let mut bench = Bench::start(folder.path());
+        let mut bench = Running::bench(folder.path());
         bench.wait_for(said);
         bench.interrupt();
         let report = report(folder.path());

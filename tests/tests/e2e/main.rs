@@ -8,5 +8,6 @@ mod command;
 mod direct;
 mod import;
 mod interrupt;
+mod io;
 mod model;
 mod real;
