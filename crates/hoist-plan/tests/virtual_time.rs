@@ -209,3 +209,22 @@ fn steps_come_near_the_bound_and_never_pass_it() {
         }
     }
 }
+
+/// What stays on the device may be written while something else computes. (Kills: a bound that takes it for written at
+/// once.)
+#[test]
+fn what_the_device_keeps_may_be_written_late() {
+    let unit = UnitSpec { bytes: 8 * MIB, kind: Kind::Durable, directory: 0, stored: true };
+    let units = vec![unit; 17];
+    let access = |unit: u32, mode: Mode, compute_ns: u64| AccessSpec {
+        tier: Tier::Device,
+        uses: vec![UnitUse { unit: UnitId(unit), mode }],
+        compute_ns,
+    };
+    for (host, device) in [(32, 160), (64, 256)] {
+        let mut order: Vec<AccessSpec> = (0..16).map(|unit| access(unit, Mode::Update, 1_000)).collect();
+        order.push(access(16, Mode::Read, 30_000_000));
+        let (step, bound) = run(units.clone(), order, host * MIB, device * MIB, 1.0, true);
+        assert!(step >= bound * 0.999, "host {host}, device {device}: {step} s is less than {bound} s");
+    }
+}

@@ -12,4 +12,5 @@ mod summary;
 mod trainer;
 mod turns;
 
+pub use progress::Progress;
 pub use run::run;

@@ -107,7 +107,13 @@ fn measure_one(
         })?;
     }
     let mut turns = Turns::begin(slots.len(), block_bytes);
-    let slots = drive.run(slots, |done| if interrupt.is_set() { None } else { turns.next(done) })?;
+    while let Some(mut slice) = turns.next() {
+        slots = drive.run(slots, |done| if interrupt.is_set() { None } else { slice.next(done) })?;
+        if interrupt.is_set() {
+            break;
+        }
+        turns.add(&slice);
+    }
     io.file(FileOp::Close(file))?;
     drop(slots);
     io.close()?;

@@ -95,9 +95,14 @@ fn run_in_place(
         mismatches: 0,
     };
     let steps = train(trainer, config, id, &order)?;
-    let rates_after = probe::measure(&config.store.nvme_path, &io, interrupt)?;
-    // An interrupted run has no time for a second probe.
-    let rates = if interrupt.is_set() { rates } else { rates.mean(rates_after) };
+    // An interrupted run has no time for a second probe, or not for all of it.
+    let rates = match interrupt.is_set() {
+        true => rates,
+        false => {
+            let after = probe::measure(&config.store.nvme_path, &io, interrupt)?;
+            if interrupt.is_set() { rates } else { rates.mean(after) }
+        }
+    };
     drop(progress);
     let bound = bound::bound(&engine, id, engine::bandwidths(config, rates), steps.compute_mean())?;
     let report = summary::report(config, workload, rates, bound, &engine::stats(&engine)?, &steps)?;
