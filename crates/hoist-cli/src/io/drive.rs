@@ -92,7 +92,7 @@ impl Drive {
         let obtained = slab.obtained().clone();
         let (sender, completions) = channel();
         // The receiver lives until the thread has been closed.
-        let io = IoThread::spawn("hoist-io-0", io, slab, move |completion| drop(sender.send(completion)))?;
+        let io = IoThread::spawn("hoist-io", io, slab, move |completion| drop(sender.send(completion)))?;
         let file = io.file(FileOp::Open { path: path.to_owned(), create, direct: true })?.file();
         Ok(Self { io, completions, file, slots, memory: obtained })
     }
@@ -145,12 +145,16 @@ impl Drive {
             };
             in_flight -= 1;
             let (id, latency_ns, ranges) = (completion.id, completion.seconds_ns, completion.ranges);
-            let (mut slot, direction) = home(completion.transfer)?;
-            match completion.result {
-                Ok(()) => done(Done { direction, bytes: ranges[0].bytes, latency_ns }),
-                Err(hoist_io::Error::Abandoned { .. }) => {}
-                Err(error) => failure = failure.or(Some(error)),
+            if let Err(error) = completion.result {
+                if !matches!(error, hoist_io::Error::Abandoned { .. }) {
+                    failure = failure.or(Some(error));
+                }
+                // A drive that may still have the memory gives something else back, or nothing.
+                self.slots.extend(home(completion.transfer).map(|(slot, _)| slot));
+                continue;
             }
+            let (mut slot, direction) = home(completion.transfer)?;
+            done(Done { direction, bytes: ranges[0].bytes, latency_ns });
             let turn = if ending || failure.is_some() { None } else { next(&mut slot) };
             match turn {
                 Some(turn) => {

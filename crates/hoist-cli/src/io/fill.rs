@@ -7,18 +7,30 @@ use hoist_io::{Config, FileOp};
 use super::drive::{Drive, Error, Memory};
 use super::files::{data, part};
 use super::order::{Direction, Turn};
+use crate::bench::Progress;
 use crate::contents::{Contents, Kind};
 use crate::interrupt::Interrupt;
 
 /// Of one request: with 1 MiB blocks, 32 deep, 16 of these are under way, in 64 MiB of memory.
 const REQUEST_BYTES: u64 = 4 << 20;
 
+/// Requests that making a file of this size takes.
+pub fn requests(size_bytes: u64) -> u64 {
+    size_bytes.div_ceil(REQUEST_BYTES)
+}
+
 /// Makes the file in `directory`, unless one of this size or more is there. It has its name only when it is whole: one
 /// that was left in the middle would be read as holes, which cost no drive anything. An interrupted one is not whole.
 ///
 /// # Errors
 /// When the file cannot be made or written.
-pub fn fill(directory: &Path, size_bytes: u64, io: &Config, interrupt: &Interrupt) -> Result<(), Error> {
+pub fn fill(
+    directory: &Path,
+    size_bytes: u64,
+    io: &Config,
+    interrupt: &Interrupt,
+    progress: &Progress,
+) -> Result<(), Error> {
     let (data, part) = (data(directory), part(directory));
     if data.metadata().is_ok_and(|found| found.is_file() && found.len() >= size_bytes) {
         return Ok(());
@@ -49,7 +61,7 @@ pub fn fill(directory: &Path, size_bytes: u64, io: &Config, interrupt: &Interrup
             offset += bytes;
             Some(turn)
         },
-        |_| {},
+        |_| progress.advance(),
     )?;
     if !interrupt.is_set() {
         drive.sync()?;

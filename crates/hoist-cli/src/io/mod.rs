@@ -1,6 +1,6 @@
 //! `hoist io`: what directories give through the I/O that stores use.
 //!
-//! [`call`] turns the words of the command line into a [`Call`], [`order`] says what is asked of a file next, [`drive`]
+//! [`flags`] reads the words of the command line, of which [`call`] makes a [`Call`], [`order`] says what is asked of a file next, [`drive`]
 //! keeps a file busy, [`fill`] makes one, [`counts`] adds up, and [`run`] goes through all of it.
 
 mod call;
@@ -8,12 +8,14 @@ mod counts;
 mod drive;
 mod files;
 mod fill;
+mod flags;
 mod order;
 mod report;
 mod run;
 mod table;
 
-pub use call::{Call, Given};
+pub use call::Call;
+pub use flags::Given;
 pub use report::Report;
 pub use run::run;
 pub use table::print;

@@ -10,9 +10,10 @@ use super::call::Call;
 use super::counts::Counts;
 use super::drive::{Drive, Error, Obtained};
 use super::files::{Files, data};
-use super::fill::fill;
+use super::fill::{fill, requests};
 use super::order::Order;
 use super::report::Report;
+use crate::bench::Progress;
 use crate::contents::{Contents, Kind};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -44,9 +45,10 @@ pub fn run(call: &Call, interrupt: &Interrupt, publish: Arc<Publish>) -> Result<
 }
 
 fn measure(call: &Call, interrupt: &Interrupt, blank: Report) -> Result<Report, Failure> {
-    eprintln!("making the files");
+    let progress = Progress::new(requests(call.work.size_bytes) * call.directories.len() as u64);
+    progress.begin("making the files");
     in_all(&call.directories, call.directories.clone(), |directory| {
-        fill(&directory, call.work.size_bytes, &call.io, interrupt)
+        fill(&directory, call.work.size_bytes, &call.io, interrupt, &progress)
     })?;
     if interrupt.is_set() {
         return Ok(blank);
@@ -60,7 +62,7 @@ fn measure(call: &Call, interrupt: &Interrupt, blank: Report) -> Result<Report, 
         }
         Ok(drive)
     })?;
-    eprintln!("measuring");
+    progress.begin("measuring");
     let (begin, cpu) = (Instant::now(), cpu_seconds());
     let measured = in_all(&call.directories, drives, |drive| drive_one(call, interrupt, begin, drive))?;
     let cpu = cpu_seconds() - cpu;
