@@ -31,9 +31,17 @@ UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def size_bytes(text):
-    """The bytes of a size such as "4 GiB"."""
-    number, unit = text.split()
+    """The bytes of a size such as "4 GiB" or "4GiB"."""
+    number, unit = text[:-3].strip(), text[-3:]
+    if not number.isdecimal() or unit not in UNITS:
+        raise argparse.ArgumentTypeError(f'"{text}" is no whole number with KiB, MiB or GiB, such as "4 GiB"')
     return int(number) * UNITS[unit]
+
+
+def checked_size(text):
+    """The same text when it is a size."""
+    size_bytes(text)
+    return text
 
 
 def variants(block_bytes):
@@ -145,7 +153,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--tries", type=int, default=TRIES, help="of each of fio's variants")
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
-    parser.add_argument("--size", default="4 GiB", help="of the file: a whole number with KiB, MiB or GiB")
+    parser.add_argument("--size", type=checked_size, default="4 GiB", help="of the file: a whole number with KiB, MiB or GiB")
     arguments = parser.parse_args()
     modes = arguments.modes.split(",")
     unknown = [mode for mode in modes if mode not in BLOCKS]
