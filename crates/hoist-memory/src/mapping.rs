@@ -6,6 +6,9 @@ use crate::{Config, Error, Obtained};
 use rustix::io::Errno;
 use rustix::mm::{Advice, mlock};
 
+/// Whether the machine gives transparent huge pages at all (Documentation/admin-guide/mm/transhuge.rst).
+const TRANSPARENT_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
 /// One reserved range of addresses, the slab's bytes mapped at its 2 MiB-aligned start, a guard behind them.
 pub(crate) struct Mapping {
     reservation: Reservation,
@@ -170,9 +173,10 @@ impl Mapping {
         obtained.transparent_bytes = huge_bytes;
         obtained.small_bytes -= huge_bytes;
         if obtained.small_bytes >= HUGE_PAGE_BYTES as u64 {
+            let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+            let cause = refusal(&read("/proc/self/status"), &read(TRANSPARENT_ENABLED));
             let step = format!(
-                "{} bytes in small pages although huge ones were asked for: memory is fragmented, or \
-                 /sys/kernel/mm/transparent_hugepage/enabled is `never`",
+                "{} bytes in small pages although huge ones were asked for: {cause}",
                 obtained.small_bytes
             );
             obtained.stepped_down.push(step);
@@ -201,6 +205,18 @@ impl Mapping {
     }
 }
 
+/// Why the kernel gives no transparent huge pages, from `/proc/self/status` (proc_pid_status(5)) and the machine's
+/// setting.
+fn refusal(status: &str, enabled: &str) -> String {
+    if status.lines().any(|line| line == "THP_enabled:\t0") {
+        "this process may have none: prctl(PR_SET_THP_DISABLE), by whoever started it".to_owned()
+    } else if enabled.contains("[never]") {
+        format!("{TRANSPARENT_ENABLED} is `never`: set it to `madvise`")
+    } else {
+        "memory is fragmented: reserve some with vm.nr_hugepages, soon after the machine starts".to_owned()
+    }
+}
+
 /// The sum of `AnonHugePages` of the mappings inside `start..end`, in bytes (proc_pid_smaps(5)).
 fn anon_huge_bytes(smaps: &str, start: usize, end: usize) -> u64 {
     let mut inside = false;
@@ -222,6 +238,14 @@ fn anon_huge_bytes(smaps: &str, start: usize, end: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_has_its_cause() {
+        let (allowed, refused) = ("Name:\thoist\nTHP_enabled:\t1\n", "THP_enabled:\t0\nThreads:\t1\n");
+        assert!(refusal(refused, "always [madvise] never").contains("PR_SET_THP_DISABLE"));
+        assert!(refusal(allowed, "always madvise [never]").contains("`madvise`"));
+        assert!(refusal(allowed, "[always] madvise never").contains("fragmented"));
+    }
 
     #[test]
     fn smaps_are_counted_inside_the_range_only() {

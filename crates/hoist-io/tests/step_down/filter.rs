@@ -1,0 +1,89 @@
+//! Seccomp filters that refuse one thing (seccomp(2)), as a container's profile does.
+
+use crate::child;
+use std::mem::offset_of;
+use std::process::Command;
+
+/// What the kernel tells a filter about a call (linux/seccomp.h).
+#[repr(C)]
+struct SeccompData {
+    nr: i32,
+    arch: u32,
+    instruction_pointer: u64,
+    args: [u64; 6],
+}
+
+/// `AUDIT_ARCH_X86_64` and `AUDIT_ARCH_AARCH64` (linux/audit.h).
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = 0xC000_00B7;
+
+/// The fourth argument of mmap, its flags: the lower half, on little-endian machines.
+const MMAP_FLAGS: usize = offset_of!(SeccompData, args) + 3 * size_of::<u64>();
+
+/// Refuses a system call, by its number.
+pub fn refuse_call(command: &mut Command, number: i64, errno: i32) {
+    install(
+        command,
+        vec![
+            load(offset_of!(SeccompData, arch)),
+            skip_unless_equal(ARCH, 3),
+            load(offset_of!(SeccompData, nr)),
+            skip_unless_equal(number as u32, 1),
+            answer(libc::SECCOMP_RET_ERRNO | errno as u32),
+            answer(libc::SECCOMP_RET_ALLOW),
+        ],
+    );
+}
+
+/// Refuses mappings of hugetlb pages, as a machine does that has none left.
+pub fn refuse_hugetlb(command: &mut Command) {
+    install(
+        command,
+        vec![
+            load(offset_of!(SeccompData, arch)),
+            skip_unless_equal(ARCH, 5),
+            load(offset_of!(SeccompData, nr)),
+            skip_unless_equal(libc::SYS_mmap as u32, 3),
+            load(MMAP_FLAGS),
+            skip_unless_bits(libc::MAP_HUGETLB as u32, 1),
+            answer(libc::SECCOMP_RET_ERRNO | libc::ENOMEM as u32),
+            answer(libc::SECCOMP_RET_ALLOW),
+        ],
+    );
+}
+
+fn load(offset: usize) -> libc::sock_filter {
+    filter(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32, 0)
+}
+
+fn skip_unless_equal(value: u32, skipped: u8) -> libc::sock_filter {
+    filter(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skipped)
+}
+
+fn skip_unless_bits(bits: u32, skipped: u8) -> libc::sock_filter {
+    filter(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, bits, skipped)
+}
+
+fn answer(action: u32) -> libc::sock_filter {
+    filter(libc::BPF_RET | libc::BPF_K, action, 0)
+}
+
+fn filter(code: u32, k: u32, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf, k }
+}
+
+/// The child, and what it starts, runs under the filter. Without new privileges anybody may install one.
+fn install(command: &mut Command, filters: Vec<libc::sock_filter>) {
+    child::set(command, move || {
+        let program = libc::sock_fprog { len: filters.len() as u16, filter: filters.as_ptr().cast_mut() };
+        // SAFETY: these prctls read their arguments only; the program and its filters outlive the calls.
+        unsafe {
+            match libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) {
+                0 => libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
+                refused => refused,
+            }
+        }
+    });
+}
