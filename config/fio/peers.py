@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -159,6 +160,9 @@ def main():
     unknown = [mode for mode in modes if mode not in BLOCKS]
     if unknown or arguments.pairs < 1 or arguments.tries < 1:
         parser.error(f"--modes are {', '.join(BLOCKS)} ({', '.join(unknown)} is none); --pairs and --tries at least 1")
+    for program in ["fio", arguments.hoist]:
+        if shutil.which(program) is None:
+            parser.error(f"{program} is not there: fio is Debian's package fio, hoist is built by cargo build --release")
     with tempfile.TemporaryDirectory() as folder:
         bench = None
         try:
