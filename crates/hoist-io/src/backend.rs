@@ -1,5 +1,6 @@
 //! The seam: what every way of moving bytes can do.
 
+use crate::faults::Faults;
 use crate::uring::Uring;
 use crate::{
     BackendChoice, Completion, Config, Error, FileId, Obtained, Priority, Request, RequestId, Waker, pread,
@@ -8,15 +9,37 @@ use crate::{
 use hoist_memory::Slab;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Whether [`Backend::reap`] waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Takes what is there.
     No,
-    /// Returns when a request is done, or when a [`Waker`] was used since the last wait.
+    /// Returns when a request is done, or when a [`Waker`] was used since the last wait. A wrapper may return earlier,
+    /// with nothing: whoever waits looks, and waits again.
     UntilSomething,
+    /// The same, but no longer than this.
+    AtMost(Duration),
+}
+
+impl Wait {
+    /// When the wait ends at the latest.
+    pub(crate) fn deadline(self) -> Option<Instant> {
+        match self {
+            Wait::AtMost(duration) => Instant::now().checked_add(duration),
+            Wait::No | Wait::UntilSomething => None,
+        }
+    }
+
+    /// This wait, cut short.
+    pub(crate) fn limited(self, limit: Option<Duration>) -> Wait {
+        match (self, limit) {
+            (Wait::UntilSomething, Some(limit)) => Wait::AtMost(limit),
+            (Wait::AtMost(duration), Some(limit)) => Wait::AtMost(duration.min(limit)),
+            (wait, _) => wait,
+        }
+    }
 }
 
 /// An operation on a file or folder. Synchronous: it is done when the call returns.
@@ -179,21 +202,30 @@ pub trait Backend {
 /// # Errors
 /// [`Error::Config`] with every problem; [`Error::NoRing`] when io_uring was asked for and cannot be had.
 pub fn open(config: &Config, slab: &Arc<Slab>) -> Result<Box<dyn Backend>, Error> {
+    open_with(config, slab, None)
+}
+
+/// Like [`open`]; blocks meet the faults, if there are such, on their way to the kernel.
+pub(crate) fn open_with(
+    config: &Config,
+    slab: &Arc<Slab>,
+    faults: Option<&Faults>,
+) -> Result<Box<dyn Backend>, Error> {
     let problems = config.problems();
     if !problems.is_empty() {
         return Err(Error::Config(problems));
     }
     slab.check_owner()?;
     match config.backend {
-        BackendChoice::Pread => Ok(Box::new(pread::open(config, Obtained::default())?)),
-        BackendChoice::Uring => Ok(Box::new(Uring::open(config, slab)?)),
-        BackendChoice::TokioUring => Ok(Box::new(tokio_uring::open(config, Obtained::default())?)),
-        BackendChoice::Auto => match Uring::open(config, slab) {
+        BackendChoice::Pread => Ok(Box::new(pread::open(config, Obtained::default(), faults)?)),
+        BackendChoice::Uring => Ok(Box::new(Uring::open(config, slab, faults)?)),
+        BackendChoice::TokioUring => Ok(Box::new(tokio_uring::open(config, Obtained::default(), faults)?)),
+        BackendChoice::Auto => match Uring::open(config, slab, faults) {
             Ok(ring) => Ok(Box::new(ring)),
             Err(error) => {
                 let mut obtained = Obtained::default();
                 obtained.step_down(format!("pread instead of io_uring: {error}"));
-                Ok(Box::new(pread::open(config, obtained)?))
+                Ok(Box::new(pread::open(config, obtained, faults)?))
             }
         },
     }

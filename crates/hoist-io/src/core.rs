@@ -4,6 +4,7 @@ use crate::block::{Failure, Next, Progress};
 use crate::config::ALIGNMENT_BYTES;
 use crate::cut::Cut;
 use crate::error::Operation;
+use crate::faults::{BlockFaults, Faults, Meeting};
 use crate::files::Files;
 use crate::requests::{Key, Requests};
 use crate::{Config, Error, FileOp, FileReply, Obtained, Request, Transfer};
@@ -43,10 +44,12 @@ pub(crate) struct Core {
     /// Blocks to be handed over once more, before any new one: they have begun.
     again: VecDeque<usize>,
     in_flight: usize,
+    /// What goes wrong on purpose.
+    faults: Option<BlockFaults>,
 }
 
 impl Core {
-    pub(crate) fn new(config: &Config, obtained: Obtained) -> Core {
+    pub(crate) fn new(config: &Config, obtained: Obtained, faults: Option<&Faults>) -> Core {
         let depth = obtained.queue_depth as usize;
         Core {
             requests: Requests::new(config.block_size),
@@ -56,6 +59,7 @@ impl Core {
             free: (0..depth).rev().collect(),
             again: VecDeque::with_capacity(depth),
             in_flight: 0,
+            faults: faults.map(|faults| BlockFaults::new(faults, depth)),
         }
     }
 
@@ -82,14 +86,25 @@ impl Core {
 
     /// The next part to hand over, unless the depth is reached.
     pub(crate) fn next_part(&mut self) -> Option<Part> {
+        loop {
+            let (part, cut) = self.next_whole_part()?;
+            let Some(faults) = &mut self.faults else { return Some(part) };
+            match faults.meet(part, self.files.used(cut.file)) {
+                Meeting::HandOver(part) => return Some(part),
+                Meeting::Answer(result) => self.settle(part.block, result),
+            }
+        }
+    }
+
+    fn next_whole_part(&mut self) -> Option<(Part, Cut)> {
         let place = match self.again.pop_front() {
             Some(place) => place,
             None => self.start_block()?,
         };
         self.in_flight += 1;
         let block = self.blocks[place].as_ref().unwrap_or_else(|| panic!("block {place} is not under way"));
-        let (cut, done_bytes) = (&block.cut, block.progress.done_bytes());
-        Some(Part {
+        let (cut, done_bytes) = (block.cut, block.progress.done_bytes());
+        let part = Part {
             block: place,
             operation: cut.operation,
             fd: self.files.used(cut.file).raw(),
@@ -97,7 +112,8 @@ impl Core {
             address: cut.address + done_bytes as usize,
             bytes: cut.bytes - done_bytes,
             piece: cut.piece,
-        })
+        };
+        Some((part, cut))
     }
 
     fn start_block(&mut self) -> Option<usize> {
@@ -114,6 +130,11 @@ impl Core {
 
     /// Takes what the kernel returned for a part: bytes, or minus an errno.
     pub(crate) fn on_result(&mut self, place: usize, result: i32) {
+        let result = self.faults.as_mut().map_or(result, |faults| faults.on_result(place, result));
+        self.settle(place, result);
+    }
+
+    fn settle(&mut self, place: usize, result: i32) {
         assert!(self.in_flight > 0, "a result for block {place}, but nothing is in flight");
         self.in_flight -= 1;
         let block = self.blocks[place].as_mut().unwrap_or_else(|| panic!("block {place} is not under way"));
@@ -198,7 +219,7 @@ mod tests {
     /// A core of depth 2 with 8 KiB blocks, a direct file, and a read of 20 KiB of it at 4096 pushed.
     fn core(folder: &tempfile::TempDir) -> (Core, usize) {
         let config = Config { block_size: 8192, queue_depth: 2, ..Config::default() };
-        let mut core = Core::new(&config, Obtained { queue_depth: 2, ..Obtained::default() });
+        let mut core = Core::new(&config, Obtained { queue_depth: 2, ..Obtained::default() }, None);
         let open = FileOp::Open { path: folder.path().join("data"), create: true, direct: true };
         let file = core.file(open).unwrap().file();
         let buffer = AlignedBuffer::new(24576).unwrap();

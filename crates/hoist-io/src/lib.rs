@@ -5,6 +5,8 @@
 //! its [`Completion`]: the kernel never writes memory that somebody else may touch. Requests are cut into blocks;
 //! blocks go to the kernel strictly by [`Priority`], then in the order they came. There is no other policy here.
 //!
+//! Two wrappers stand for drives other than the one at hand: [`Throttled`] for a slower one, [`Faulty`] for a broken one.
+//!
 //! An [`IoThread`] drives one backend on a thread of its own, and answers each request once, whatever becomes of the
 //! backend.
 
@@ -16,12 +18,14 @@ mod core;
 mod cut;
 mod driver;
 mod error;
+mod faults;
 mod files;
 mod obtained;
 mod pread;
 mod request;
 mod requests;
 mod thread;
+mod throttled;
 mod tokio_uring;
 mod uring;
 mod waker;
@@ -30,9 +34,11 @@ mod workers;
 pub use backend::{Backend, FileOp, FileReply, Wait, open};
 pub use config::{BackendChoice, Config, Problem};
 pub use error::{Error, Operation};
+pub use faults::{Fault, FaultKind, Faults, Faulty, Place, Short};
 /// The memory that requests own: for callers that make slabs and slots.
 pub use hoist_memory as memory;
 pub use obtained::Obtained;
 pub use request::{Completion, FileId, FileRange, Priority, Request, RequestId, Transfer};
 pub use thread::IoThread;
+pub use throttled::{Rate, Throttled};
 pub use waker::Waker;

@@ -2,6 +2,7 @@
 
 use crate::core::Part;
 use crate::error::Operation;
+use crate::faults::Faults;
 use crate::workers::{HandOver, Results, Workers};
 use crate::{Config, Error, Obtained};
 use crossbeam_channel::{Receiver, bounded};
@@ -11,7 +12,11 @@ use crossbeam_channel::{Receiver, bounded};
 const WORKERS_MAX: u32 = 64;
 
 /// A backend of worker threads, each with one block at a time.
-pub(crate) fn open(config: &Config, mut obtained: Obtained) -> Result<Workers, Error> {
+pub(crate) fn open(
+    config: &Config,
+    mut obtained: Obtained,
+    faults: Option<&Faults>,
+) -> Result<Workers, Error> {
     let depth = config.queue_depth.min(WORKERS_MAX);
     if depth < config.queue_depth {
         let asked = config.queue_depth;
@@ -19,7 +24,7 @@ pub(crate) fn open(config: &Config, mut obtained: Obtained) -> Result<Workers, E
     }
     obtained.backend = "pread";
     obtained.queue_depth = depth;
-    Workers::open(config, obtained, |results| {
+    Workers::open(config, obtained, faults, |results| {
         let (parts, receiver) = bounded::<Part>(depth as usize);
         let mut workers = Vec::with_capacity(depth as usize);
         for index in 0..depth {

@@ -2,6 +2,7 @@
 
 use crate::core::Part;
 use crate::error::Operation;
+use crate::faults::Faults;
 use crate::workers::{HandOver, Results, Workers};
 use crate::{Config, Error, Obtained};
 use ::tokio_uring::buf::{IoBuf, IoBufMut};
@@ -18,13 +19,17 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 ///
 /// # Errors
 /// [`Error::NoRing`] when the kernel refuses io_uring.
-pub(crate) fn open(config: &Config, mut obtained: Obtained) -> Result<Workers, Error> {
+pub(crate) fn open(
+    config: &Config,
+    mut obtained: Obtained,
+    faults: Option<&Faults>,
+) -> Result<Workers, Error> {
     let depth = config.queue_depth;
     // The runtime panics where there is no io_uring, so it is asked before.
     crate::uring::check_ring()?;
     obtained.backend = "tokio-uring";
     obtained.queue_depth = depth;
-    Workers::open(config, obtained, |results| {
+    Workers::open(config, obtained, faults, |results| {
         let (parts, receiver) = unbounded_channel();
         let worker = std::thread::Builder::new()
             .name("hoist-tokio".to_owned())

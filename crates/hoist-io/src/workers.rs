@@ -3,8 +3,9 @@
 use crate::backend::{Backend, FileOp, FileReply, Wait};
 use crate::config::CLOSE_DEADLINE;
 use crate::core::{Core, Part};
+use crate::faults::Faults;
 use crate::{Completion, Config, Error, Obtained, Priority, Request, RequestId, Waker};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, at, bounded, never, select};
 use std::mem::ManuallyDrop;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +35,7 @@ impl Workers {
     pub(crate) fn open(
         config: &Config,
         obtained: Obtained,
+        faults: Option<&Faults>,
         start: impl FnOnce(Results) -> Result<(HandOver, Vec<JoinHandle<()>>), Error>,
     ) -> Result<Workers, Error> {
         // Room for all that can be in flight, so that no worker ever waits for room.
@@ -44,7 +46,7 @@ impl Workers {
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
         });
         let (parts, workers) = start(results_sender)?;
-        let core = ManuallyDrop::new(Core::new(config, obtained));
+        let core = ManuallyDrop::new(Core::new(config, obtained, faults));
         let parts = Some(parts);
         Ok(Workers { core, parts, results, wakes, waker, workers, close_deadline: CLOSE_DEADLINE })
     }
@@ -82,6 +84,7 @@ impl Backend for Workers {
     }
 
     fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) -> Result<(), Error> {
+        let timer = wait.deadline().map_or_else(never, at);
         loop {
             self.take_results();
             self.hand_over();
@@ -94,6 +97,7 @@ impl Backend for Workers {
                     Err(_) => return Err(Error::Stopped { cause: format!("every {} thread has ended", self.core.obtained.backend) }),
                 },
                 recv(self.wakes) -> _ => break,
+                recv(timer) -> _ => break,
             }
         }
         self.core.requests.take_finished(done);

@@ -5,6 +5,7 @@ mod ring;
 
 use crate::backend::{Backend, FileOp, FileReply, Wait};
 use crate::config::CLOSE_DEADLINE;
+use crate::faults::Faults;
 use crate::{Completion, Config, Error, Obtained, Priority, Request, RequestId, Waker};
 use hoist_memory::Slab;
 use ring::Ring;
@@ -30,8 +31,8 @@ pub(crate) struct Uring {
 }
 
 impl Uring {
-    pub(crate) fn open(config: &Config, slab: &Arc<Slab>) -> Result<Uring, Error> {
-        let ring = Ring::open(config, slab)?;
+    pub(crate) fn open(config: &Config, slab: &Arc<Slab>, faults: Option<&Faults>) -> Result<Uring, Error> {
+        let ring = Ring::open(config, slab, faults)?;
         let wake_fd = ring.wake_fd();
         let waker = Waker::new(move || wake_fd.wake());
         Ok(Uring { ring: ManuallyDrop::new(ring), waker, close_deadline: CLOSE_DEADLINE })
@@ -54,6 +55,10 @@ impl Uring {
                 return Err(Error::NotDrained { in_flight: self.ring.core.in_flight(), deadline });
             }
             self.ring.fill();
+            // Faults on purpose end blocks that the kernel never gets.
+            if !self.ring.core.busy() {
+                return Ok(());
+            }
             // A ring that fails now is still asked for what the kernel has; one that had failed has had its chance.
             let failed = self.ring.check().is_err();
             match self.ring.enter(1, Some(left)).and_then(|()| self.ring.collect()) {
@@ -105,13 +110,15 @@ impl Backend for Uring {
 
     fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) -> Result<(), Error> {
         self.ring.check()?;
+        let deadline = wait.deadline();
         loop {
             self.ring.fill();
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let last = wait == Wait::No || left.is_some_and(|left| left.is_zero());
             let ready = self.ring.core.requests.any_finished() || self.ring.is_woken();
-            let want = usize::from(wait == Wait::UntilSomething && !ready);
-            self.ring.enter(want, None)?;
+            self.ring.enter(usize::from(!last && !ready), left)?;
             self.ring.collect()?;
-            if wait == Wait::No || self.ring.core.requests.any_finished() || self.ring.is_woken() {
+            if last || self.ring.core.requests.any_finished() || self.ring.is_woken() {
                 break;
             }
         }
@@ -177,7 +184,7 @@ mod tests {
         let memory = hoist_memory::Config { budget_bytes: 16 * 4096, page_bytes: 4096, piece_bytes: 2 << 20 };
         let slab = Slab::map(&memory).unwrap();
         let config = Config { block_size: 4096, queue_depth: 8, ..Config::default() };
-        let mut backend = Uring::open(&config, &slab).unwrap();
+        let mut backend = Uring::open(&config, &slab, None).unwrap();
         let file = backend.file(FileOp::Open { path, create: false, direct: true }).unwrap().file();
         let push = |backend: &mut Uring, ids: std::ops::Range<u64>| {
             for id in ids {

@@ -3,6 +3,7 @@
 use super::probe::{open_ring, register_slab};
 use crate::core::{Core, Part};
 use crate::error::Operation;
+use crate::faults::Faults;
 use crate::waker::WakeFd;
 use crate::{Config, Error, Obtained};
 use hoist_memory::{AlignedBuffer, Piece, Slab};
@@ -53,7 +54,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn open(config: &Config, slab: &Arc<Slab>) -> Result<Ring, Error> {
+    pub(super) fn open(config: &Config, slab: &Arc<Slab>, faults: Option<&Faults>) -> Result<Ring, Error> {
         let mut obtained =
             Obtained { backend: "uring", queue_depth: config.queue_depth, ..Obtained::default() };
         let ring = open_ring(config, &mut obtained)?;
@@ -62,7 +63,7 @@ impl Ring {
         let wake_fd = WakeFd::new().map_err(|source| Error::Call { call: "eventfd", source })?;
         Ok(Ring {
             ring,
-            core: Core::new(config, obtained),
+            core: Core::new(config, obtained, faults),
             wake_fd: Arc::new(wake_fd),
             wake_buffer: AlignedBuffer::new(size_of::<u64>())?,
             wake_armed: false,

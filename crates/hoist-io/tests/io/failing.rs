@@ -14,7 +14,7 @@ use std::time::Duration;
 const HELD: u64 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum Failure {
     /// `reap` fails; what is held comes back.
     Reap,
     /// `reap` fails, and the drive does not answer.
@@ -26,8 +26,8 @@ enum Fault {
 }
 
 /// Holds what it is given and does none of it, but for request 0, which it answers twice.
-struct Faulty {
-    fault: Fault,
+struct Failing {
+    fault: Failure,
     /// As the kernel may have it, it is leaked unless it was drained.
     held: ManuallyDrop<Vec<Request>>,
     abandoned: Vec<Completion>,
@@ -36,20 +36,20 @@ struct Faulty {
     obtained: Obtained,
 }
 
-impl Faulty {
-    fn new(fault: Fault) -> Faulty {
+impl Failing {
+    fn new(fault: Failure) -> Failing {
         let (sender, wakes) = mpsc::channel();
         let waker = Waker::new(move || {
             let _ = sender.send(());
         });
         let (held, abandoned) = (ManuallyDrop::new(Vec::new()), Vec::new());
-        Faulty { fault, held, abandoned, waker, wakes, obtained: Obtained::default() }
+        Failing { fault, held, abandoned, waker, wakes, obtained: Obtained::default() }
     }
 }
 
-impl Drop for Faulty {
+impl Drop for Failing {
     fn drop(&mut self) {
-        let panicked = matches!(self.fault, Fault::ReapPanics | Fault::PushPanics | Fault::DrainPanics);
+        let panicked = matches!(self.fault, Failure::ReapPanics | Failure::PushPanics | Failure::DrainPanics);
         assert!(!panicked, "dropping it might give back what the drive has");
     }
 }
@@ -59,16 +59,16 @@ fn completion(request: Request, result: Result<(), Error>) -> Completion {
     Completion { id, transfer, ranges, result, seconds_ns: 1 }
 }
 
-impl Backend for Faulty {
+impl Backend for Failing {
     fn push(&mut self, request: Request) {
-        assert!(self.fault != Fault::PushPanics || self.held.len() < HELD as usize, "the push panics");
+        assert!(self.fault != Failure::PushPanics || self.held.len() < HELD as usize, "the push panics");
         self.held.push(request);
     }
 
     fn promote(&mut self, _: RequestId, _: Priority) {}
 
     fn abandon(&mut self, id: RequestId) {
-        if self.fault == Fault::Reap
+        if self.fault == Failure::Reap
             && let Some(place) = self.held.iter().position(|request| request.id == id)
         {
             self.abandoned.push(completion(self.held.remove(place), Err(Error::Abandoned { id })));
@@ -85,8 +85,8 @@ impl Backend for Faulty {
             done.extend([self.held.remove(place), again].map(|request| completion(request, Ok(()))));
             return Ok(());
         }
-        if self.held.len() >= HELD as usize && self.fault != Fault::PushPanics {
-            assert_ne!(self.fault, Fault::ReapPanics, "the reap panics");
+        if self.held.len() >= HELD as usize && self.fault != Failure::PushPanics {
+            assert_ne!(self.fault, Failure::ReapPanics, "the reap panics");
             return Err(Error::Call { call: "the test", source: std::io::ErrorKind::Other.into() });
         }
         self.wakes.recv().unwrap();
@@ -106,7 +106,7 @@ impl Backend for Faulty {
     }
 
     fn drain(&mut self, deadline: Duration, done: &mut Vec<Completion>) -> Result<(), Error> {
-        assert_ne!(self.fault, Fault::DrainPanics, "the drain panics");
+        assert_ne!(self.fault, Failure::DrainPanics, "the drain panics");
         done.append(&mut self.abandoned);
         match self.held.len() {
             0 => Ok(()),
@@ -161,7 +161,7 @@ fn until_stopped(thread: &IoThread) {
 
 #[test]
 fn every_request_is_answered_once_whatever_the_backend_does() {
-    use Fault::*;
+    use Failure::*;
     for (fault, cause) in [
         (Reap, "the test"),
         (Drive, "the test"),
@@ -171,7 +171,7 @@ fn every_request_is_answered_once_whatever_the_backend_does() {
     ] {
         let slab = slab(4 << 20);
         let (sender, receiver) = mpsc::channel();
-        let open = move || Ok(Box::new(Faulty::new(fault)) as Box<dyn Backend>);
+        let open = move || Ok(Box::new(Failing::new(fault)) as Box<dyn Backend>);
         let thread = IoThread::spawn_with("io-test", open, move |done| sender.send(done).unwrap()).unwrap();
         // Some before it fails, some while, some after.
         push(&thread, &slab, 0..20);
@@ -212,7 +212,7 @@ fn every_request_is_answered_once_whatever_the_backend_does() {
 fn a_request_whose_id_is_under_way_comes_back() {
     let slab = slab(1 << 20);
     let (sender, receiver) = mpsc::channel();
-    let open = || Ok(Box::new(Faulty::new(Fault::Reap)) as Box<dyn Backend>);
+    let open = || Ok(Box::new(Failing::new(Failure::Reap)) as Box<dyn Backend>);
     let thread = IoThread::spawn_with("io-test", open, move |done| sender.send(done).unwrap()).unwrap();
     push(&thread, &slab, 1..2);
     push(&thread, &slab, 1..2);

@@ -4,6 +4,7 @@
 mod bandwidth;
 mod common;
 mod failing;
+mod faults;
 mod flow;
 mod thread;
 mod transfers;
