@@ -2,35 +2,40 @@
 
 use std::path::PathBuf;
 
-use crate::doctor::{self, State};
+use crate::doctor::Diagnosis;
 use crate::failure::Failure;
 
-/// Says what this machine can do, and what to change.
+/// Says what this machine can do, what that costs, and what mends it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directories that a store may go to; without any, the current one.
     #[arg(value_name = "DIR")]
     directories: Vec<PathBuf>,
+    /// Also writes the lines here, as JSON; docs/doctor.md describes its keys.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// Does it.
 ///
 /// # Errors
-/// When something is broken, so that hoist cannot work here.
+/// When something is broken, so that hoist cannot work here, or the JSON cannot be written.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let here = [PathBuf::from(".")];
     let directories = if args.directories.is_empty() { &here[..] } else { &args.directories };
-    let findings = doctor::examine(directories);
-    for finding in &findings {
-        println!("{finding}");
+    let diagnosis = Diagnosis::of(directories);
+    for line in &diagnosis.lines {
+        println!("{line}");
     }
-    let broken = findings.iter().filter(|finding| finding.state == State::Broken).count();
-    if broken == 0 {
-        return Ok(());
+    if let Some(path) = &args.json {
+        diagnosis.write_json(path).map_err(|error| {
+            Failure::work(format!("writing {}", path.display()), error, "name a file that can be written")
+        })?;
     }
-    Err(Failure::work(
-        "examining this machine",
-        format!("{broken} things are broken"),
-        "do what the lines above say",
-    ))
+    let things = match diagnosis.broken() {
+        0 => return Ok(()),
+        1 => "1 thing is broken".to_owned(),
+        broken => format!("{broken} things are broken"),
+    };
+    Err(Failure::work("examining this machine", things, "do what the lines above say"))
 }

@@ -1,124 +1,111 @@
 //! A directory that a store may go to.
 
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
 
-use hoist_io::memory::{self, Slab};
-use hoist_io::{
-    BackendChoice, Completion, Config, FileId, FileOp, FileRange, FileReply, IoThread, Obtained, Priority,
-    Request, Transfer,
-};
+use hoist_io::BackendChoice;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use tempfile::NamedTempFile;
 
-use super::{Finding, State};
+use super::{Finding, direct, trial};
 use crate::config::units::format_bytes;
 use crate::report::file_system;
 
 /// What quickstart takes at most.
 const FREE_BYTES_GOOD: u64 = 5 << 30;
-/// Written and read for the trial: one page of the slab.
-const TRIAL_BYTES: u64 = 1 << 20;
-/// A drive that does not answer so long is broken: NVMe's own timeout is 30 s (nvme_core.io_timeout).
-const ANSWER_MAX: Duration = Duration::from_secs(40);
 
-/// File system, space, and I/O by a real write and read.
-pub fn examine(path: &Path) -> Vec<Finding> {
+/// File systems that are made of memory.
+const OF_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
+
+/// File system, space, direct I/O, and a write and read by each way that this machine has.
+pub fn examine(path: &Path, has_ring: bool) -> Vec<Finding> {
     let shown = path.display();
     if !path.is_dir() {
-        let found = "there is no such directory";
-        return vec![Finding::bad(State::Broken, format!("{shown}"), found, "make it, or name another")];
+        let (found, cost) = ("there is no such directory", "no store can be there");
+        return vec![Finding::broken(shown.to_string(), found, cost, format!("mkdir -p {shown}"))];
     }
-    vec![
-        Finding::ok(format!("{shown}: file system"), file_system(path)),
-        free_space(path),
-        with_backend(path, BackendChoice::Uring),
-        with_backend(path, BackendChoice::Pread),
-    ]
+    let mut lines = vec![kind(path), free_space(path)];
+    match writable(path) {
+        Err(line) => lines.push(line),
+        Ok(file) => {
+            lines.push(direct::examine(path, file.path()));
+            if has_ring {
+                lines.push(trial::examine(path, BackendChoice::Uring));
+            }
+            lines.push(trial::examine(path, BackendChoice::Pread));
+        }
+    }
+    lines
+}
+
+fn kind(path: &Path) -> Finding {
+    let (name, kind) = (format!("{}: file system", path.display()), file_system(path));
+    if !OF_MEMORY.contains(&kind.as_str()) {
+        return Finding::ok(name, kind);
+    }
+    let cost =
+        "a store there takes the memory that it is meant to save, and is gone with the machine's power";
+    Finding::degraded(name, kind, cost, "name a directory on an NVMe drive")
 }
 
 fn free_space(path: &Path) -> Finding {
-    let what = format!("{}: free space", path.display());
-    match rustix::fs::statvfs(path) {
+    let name = format!("{}: free space", path.display());
+    match statvfs(path) {
         Ok(found) => {
             let bytes = found.f_bavail.saturating_mul(found.f_frsize);
-            match bytes >= FREE_BYTES_GOOD {
-                true => Finding::ok(what, format_bytes(bytes)),
-                false => {
-                    Finding::bad(State::Degraded, what, format_bytes(bytes), "quickstart takes up to 5 GiB")
-                }
+            if bytes >= FREE_BYTES_GOOD {
+                return Finding::ok(name, format_bytes(bytes));
             }
+            let cost = "quickstart takes up to 5 GiB; a store, twice its durable bytes";
+            Finding::degraded(name, format_bytes(bytes), cost, "remove files, or name another directory")
         }
         Err(error) => {
-            Finding::bad(State::Degraded, what, error.to_string(), "name a directory that can be read")
+            let cost = "whether a store fits is not known";
+            Finding::degraded(name, error.to_string(), cost, "name a directory that can be examined")
         }
     }
 }
 
-/// A write and a read through one backend, compared. Without io_uring hoist goes on with pread; without that, nothing.
-fn with_backend(path: &Path, backend: BackendChoice) -> Finding {
-    let (name, state, remedy) = match backend {
-        BackendChoice::Pread => {
-            ("pread", State::Broken, "name a directory on a local drive that can be written")
-        }
-        _ => {
-            let remedy = "allow io_uring: sysctl kernel.io_uring_disabled=0, and a seccomp profile that lets it through";
-            ("io_uring", State::Degraded, remedy)
-        }
-    };
-    let what = format!("{}: {name}", path.display());
-    match trial(path, backend) {
-        Ok(obtained) if obtained.files_buffered > 0 => {
-            let remedy = "use a file system with direct I/O, such as ext4 or xfs";
-            Finding::bad(State::Degraded, what, obtained.to_string(), remedy)
-        }
-        Ok(obtained) if !obtained.stepped_down.is_empty() => Finding::bad(
-            State::Degraded,
-            what,
-            obtained.to_string(),
-            "raise ulimit -l if memory could not be registered",
-        ),
-        Ok(obtained) => Finding::ok(what, obtained.to_string()),
-        Err(error) => Finding::bad(state, what, error.to_string(), remedy),
-    }
+/// A file in the directory, removed when dropped; or the line that says why there is none.
+fn writable(path: &Path) -> Result<NamedTempFile, Finding> {
+    tempfile::Builder::new().prefix("hoist-doctor").tempfile_in(path).map_err(|error| {
+        let shown = path.display();
+        let is_read_only = statvfs(path).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY));
+        let (found, mend) = if is_read_only {
+            (format!("the file system is read-only: {error}"), format!("mount -o remount,rw {shown}"))
+        } else {
+            (
+                format!("no file can be made: {error}"),
+                format!("chown $USER {shown}, or name another directory"),
+            )
+        };
+        let cost = "no store can be made there, and none opened for writing";
+        Finding::broken(format!("{shown}: writing"), found, cost, mend)
+    })
 }
 
-/// Writes a trial file, reads it back and compares.
-fn trial(path: &Path, backend: BackendChoice) -> Result<Obtained, Box<dyn std::error::Error>> {
-    let slab = Slab::map(&memory::Config { budget_bytes: 2 * TRIAL_BYTES, ..memory::Config::default() })?;
-    let (Some(mut written), Some(empty)) = (slab.allocate(TRIAL_BYTES), slab.allocate(TRIAL_BYTES)) else {
-        return Err("a new slab has no free pages".into());
-    };
-    for (number, byte) in written.parts_mut().flatten().enumerate() {
-        *byte = (number / 4096 * 7 + number) as u8;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::State;
+
+    #[test]
+    fn a_directory_that_takes_no_files_is_broken_once() {
+        let lines = examine(Path::new("/sys/kernel"), true);
+        let broken: Vec<_> = lines.iter().filter(|line| line.state == State::Broken).collect();
+        assert_eq!(broken.len(), 1, "{lines:#?}");
+        assert_eq!(broken[0].name, "/sys/kernel: writing");
     }
-    let (sender, completions) = channel();
-    let config = Config { backend, ..Config::default() };
-    // The receiver lives until the thread has been closed.
-    let io = IoThread::spawn("doctor", &config, slab, move |completion| drop(sender.send(completion)))?;
-    let run = |file: FileId, transfer: Transfer| -> Result<Completion, Box<dyn std::error::Error>> {
-        let ranges = vec![FileRange { file, offset: 0, bytes: TRIAL_BYTES, buffer_offset: 0 }];
-        io.push(Request { id: 1, priority: Priority::Demand, ranges, transfer });
-        completions.recv_timeout(ANSWER_MAX).map_err(|error| match error {
-            RecvTimeoutError::Timeout => format!("no answer within {} s", ANSWER_MAX.as_secs()).into(),
-            RecvTimeoutError::Disconnected => "the I/O thread has ended".into(),
-        })
-    };
-    // Removed when dropped, whatever happens.
-    let name = tempfile::Builder::new().prefix("hoist-doctor").tempfile_in(path)?.into_temp_path();
-    let reply = io.file(FileOp::Open { path: name.to_path_buf(), create: true, direct: true })?;
-    let FileReply::Opened { file, .. } = reply else { return Err("the file system opened no file".into()) };
-    let write = run(file, Transfer::Write(written.share()))?;
-    write.result?;
-    let read = run(file, Transfer::Read(empty))?;
-    read.result?;
-    let (Transfer::Write(written), Transfer::Read(read)) = (write.transfer, read.transfer) else {
-        return Err("a completion of something that was not asked for".into());
-    };
-    if !written.parts().flatten().eq(read.parts().flatten()) {
-        return Err("what was read is not what was written".into());
+
+    #[test]
+    fn memory_is_no_drive() {
+        let shared = Path::new("/dev/shm");
+        if file_system(shared) != "tmpfs" {
+            return println!("skipped: {} is no tmpfs here", shared.display());
+        }
+        let lines = examine(shared, false);
+        let state = |name: &str| lines.iter().find(|line| line.name.ends_with(name)).unwrap().state;
+        assert_eq!(state("file system"), State::Degraded);
+        assert_eq!(state("direct I/O"), State::Degraded);
+        assert!(lines.iter().all(|line| line.state != State::Broken), "{lines:#?}");
     }
-    let obtained = io.obtained();
-    io.file(FileOp::Close(file))?;
-    io.close()?;
-    Ok(obtained)
 }

@@ -60,13 +60,3 @@ fn a_store_that_is_none_has_status_1() {
         );
     }
 }
-
-#[test]
-fn a_doctor_examines_what_it_is_given() {
-    let folder = folder();
-    let text = run(folder.path(), &["doctor", "."], 0);
-    for shown in ["kernel", "io_uring", "pread", "huge pages", "free space", "free memory"] {
-        assert!(text.contains(shown), "{shown} in {text}");
-    }
-    assert!(run(folder.path(), &["doctor", "nowhere"], 1).contains("broken"));
-}

@@ -5,3 +5,4 @@
 
 mod call;
 mod common;
+mod doctor;
