@@ -1,4 +1,4 @@
-//! Both backends under way: order, abandoning, draining, closing, waking, signals.
+//! Both backends under way: order, abandoning, draining, closing, waking.
 
 use crate::common::{
     BACKENDS, backend, byte, config, contents, filled, open_file, read_slot, request, slab, whole, write_slot,
@@ -214,41 +214,4 @@ fn reads_need_no_kernel_worker() {
     // SAFETY: takes nothing and cannot fail.
     let own = unsafe { libc::gettid() };
     assert_eq!(threads_named(&format!("iou-wrk-{own}")), 0);
-}
-
-extern "C" fn ignore(_signal: libc::c_int) {}
-
-#[test]
-fn a_storm_of_signals_disturbs_nothing() {
-    // SAFETY: a zeroed sigaction with a handler that does nothing is valid; no SA_RESTART, so that system calls see
-    // EINTR; the timer is stopped below.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = ignore as *const () as usize;
-        assert_eq!(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()), 0);
-        let every = libc::timeval { tv_sec: 0, tv_usec: 200 };
-        let timer = libc::itimerval { it_interval: every, it_value: every };
-        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
-    }
-    for choice in BACKENDS {
-        let folder = tempfile::tempdir().unwrap();
-        let slab = slab(16 << 20);
-        let mut backend = backend(choice, &slab);
-        let file = written(&mut *backend, &slab, &folder);
-        for _ in 0..20 {
-            for id in 0..8 {
-                push_read(&mut *backend, &slab, file, id, Priority::Prefetch);
-            }
-            for completion in reap_all(&mut *backend, 8) {
-                completion.result.unwrap();
-                let Transfer::Read(slot) = completion.transfer else { panic!("another transfer") };
-                assert!(contents(slot.parts()).into_iter().zip(0..).all(|(found, at)| found == byte(1, at)));
-            }
-        }
-    }
-    // SAFETY: a zeroed timer stops it.
-    unsafe {
-        let timer: libc::itimerval = std::mem::zeroed();
-        libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
-    }
 }
