@@ -1,5 +1,6 @@
 //! Every request that a thread was given is answered once, whatever becomes of its backend.
 
+use crate::config::REQUESTS_MANY;
 use crate::{Completion, Error, FileId, Request, RequestId, Transfer};
 use hoist_memory::{AlignedBuffer, SECTOR_BYTES, Slab, Slot};
 use std::any::Any;
@@ -25,7 +26,7 @@ pub(crate) struct Answers<Deliver> {
 
 impl<Deliver: FnMut(Completion)> Answers<Deliver> {
     pub(crate) fn new(deliver: Deliver) -> Answers<Deliver> {
-        Answers { deliver, owed: HashMap::new(), stopped: None }
+        Answers { deliver, owed: HashMap::with_capacity(REQUESTS_MANY), stopped: None }
     }
 
     /// Notes a request that the backend is to get. None when it is answered already, as its id is under way.
@@ -40,6 +41,11 @@ impl<Deliver: FnMut(Completion)> Answers<Deliver> {
         }
         self.owed.insert(id, kind(&request.transfer));
         Ok(Some(request))
+    }
+
+    /// How many requests are owed an answer.
+    pub(crate) fn owed_count(&self) -> usize {
+        self.owed.len()
     }
 
     /// The requests that are owed an answer.

@@ -20,6 +20,10 @@ pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(90);
 /// milliseconds, and what comes later than this costs no more than its memory.
 pub(crate) const FAILURE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// More requests than are under way together: a plan's credits are a few times the queue depth, whose default is 32. A hash
+/// map that has room for twice what lies in it never grows, however often that changes (it cleans up in place then).
+pub(crate) const REQUESTS_MANY: usize = 1024;
+
 /// Which backend moves the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {

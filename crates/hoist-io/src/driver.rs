@@ -72,6 +72,8 @@ impl<Deliver: FnMut(Completion)> Driver<Deliver> {
                     return Ok(());
                 }
             }
+            // Room for all that can come back, so that it grows only with what is under way.
+            self.done.reserve(self.answers.owed_count());
             self.backend.reap(Wait::UntilSomething, &mut self.done)?;
             self.deliver_done()?;
         }

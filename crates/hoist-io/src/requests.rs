@@ -1,5 +1,6 @@
 //! The requests that have not come back: which block is next, and which request is done. Pure, but for the clock.
 
+use crate::config::REQUESTS_MANY;
 use crate::cut::{Cursor, Cut};
 use crate::{Completion, Error, FileId, Priority, Request, RequestId, Transfer};
 use std::collections::{HashMap, VecDeque};
@@ -30,7 +31,8 @@ pub(crate) struct Requests {
 
 impl Requests {
     pub(crate) fn new(block_bytes: u64) -> Requests {
-        let (table, free, keys, finished) = (Vec::new(), Vec::new(), HashMap::new(), Vec::new());
+        let (table, free, finished) = (Vec::new(), Vec::new(), Vec::new());
+        let keys = HashMap::with_capacity(REQUESTS_MANY);
         Requests { table, free, keys, lanes: [const { VecDeque::new() }; 3], finished, block_bytes }
     }
 
@@ -46,12 +48,18 @@ impl Requests {
         let queued = refused.is_none() && !empty;
         let (id, priority) = (request.id, request.priority);
         let entry = Entry { request, cursor, queued, in_flight: 0, error: refused, pushed };
+        let finished_max = self.table.len() + 1;
+        self.finished.reserve(finished_max.saturating_sub(self.finished.len()));
         if !queued {
             return self.finished.push(entry.completion());
         }
         let key = self.free.pop().unwrap_or_else(|| {
             self.table.push(None);
-            self.table.len() - 1
+            // Each of them has room for all that may come to lie in it, so that they grow with the table alone.
+            let entries = self.table.len();
+            self.free.reserve(entries - self.free.len());
+            self.lanes.iter_mut().for_each(|lane| lane.reserve(entries - lane.len()));
+            entries - 1
         });
         self.table[key] = Some(entry);
         self.keys.insert(id, key);

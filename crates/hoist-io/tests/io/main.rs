@@ -1,6 +1,7 @@
 //! Transfers through real files in temporary folders, on both backends.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod abandoned;
 mod bandwidth;
 mod common;
 mod failing;
