@@ -8,4 +8,5 @@ mod failing;
 mod faults;
 mod flow;
 mod thread;
+mod throttled;
 mod transfers;
