@@ -6,3 +6,4 @@
 mod call;
 mod common;
 mod doctor;
+mod seccomp;
