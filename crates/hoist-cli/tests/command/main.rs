@@ -6,4 +6,5 @@
 mod call;
 mod common;
 mod doctor;
+mod refused;
 mod seccomp;
