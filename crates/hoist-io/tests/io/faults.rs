@@ -75,13 +75,15 @@ fn are_of(found: Vec<u8>, step: u64, first: u64) -> bool {
 }
 
 /// Kills: going on behind what was said instead of from the sector it ends in; from the start with less to move; not
-/// going on at all; attempts that are not counted anew after progress (a block of 32 sectors takes 32).
+/// going on at all; attempts that are not counted anew after progress (a block of 32 sectors takes 32, and
+/// some more by EINTR).
 #[test]
 fn short_transfers_of_every_kind_move_every_byte() {
     for choice in BACKENDS {
         let mut bench = Bench::with_blocks(choice, 128 << 10);
         for (short, step) in [Short::First, Short::Middle, Short::Last, Short::Odd].into_iter().zip(1..) {
             bench.faults.clear();
+            bench.faults.add(Fault { rate: 0.2, ..Fault::new(FaultKind::Eintr) });
             bench.faults.add(Fault::new(FaultKind::Short(short)));
             let before = bench.faults.hits();
             bench.write(step).unwrap();
