@@ -35,7 +35,7 @@ pub enum FaultKind {
     Eagain,
     /// `short-first`, `short-middle`, `short-last`, `short-odd`, `short-none`: fewer bytes than asked for.
     Short(Short),
-    /// `latency`: the request comes back so much later (10 ms when parsed).
+    /// `latency`: the request comes back so much later (10 ms when parsed). Its place is that of its first range.
     Latency(Duration),
 }
 
