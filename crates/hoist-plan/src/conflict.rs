@@ -82,7 +82,8 @@ impl Plan {
             return Some(Cause::H2d);
         }
         if unit.wanted > 0 {
-            // What would be made from it would be out of date at once, and may itself wait for room.
+            // What would be made from it would be out of date at once, and may itself wait for room;
+            // when an older demand waits for it, it comes first.
             self.cancel_gathering(actions);
         }
         let unit = &self.units[one.unit.0 as usize];

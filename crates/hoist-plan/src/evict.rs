@@ -1,7 +1,8 @@
 //! Room: pages of the host and ranges of the device, and what is given up when a demand finds none.
 
 use crate::arena::Arena;
-use crate::contract::{Action, Cause, Priority, UnitId};
+use crate::contract::{Action, Cause, Priority, Tier, UnitId};
+use crate::demand::Demand;
 use crate::plan::Plan;
 use crate::unit::{Device, Host, Unit};
 
@@ -33,8 +34,7 @@ impl Plan {
             // changed units and a host full of units for the device would wait for each other.
             let victim = if room >= pages { self.host_victim(seq) } else { None };
             let Some(victim) = victim else {
-                if self.gathering.iter().any(|id| self.units[id.0 as usize].demanded_by.is_none()) {
-                    self.cancel_gathering(actions);
+                if self.cancel_gathering(actions) {
                     continue;
                 }
                 return Err(Cause::HostFull);
@@ -67,17 +67,22 @@ impl Plan {
             && unit.wanted == 0
             && !unit.evict_host
             && !unit.write_failed
-            && (seq == ANYTHING || self.may_evict(unit) || self.is_overwritten_on_device(unit))
+            && (seq == ANYTHING || self.may_evict(unit) || self.is_where_it_is_wanted(unit))
     }
 
-    /// Whether the demand being served has the place on the device where it will overwrite the unit:
-    /// what is on the host is then of no more use to it.
-    fn is_overwritten_on_device(&self, unit: &Unit) -> bool {
-        unit.demanded_by == self.serving && matches!(unit.device, Device::Present { blank: true, .. })
+    /// Whether the demand being served wants the unit on the device, and it has its place there: what
+    /// is on the host is then of no more use to it.
+    fn is_where_it_is_wanted(&self, unit: &Unit) -> bool {
+        let serving = self.demands.iter().find(|demand| Some(demand.lease) == self.serving);
+        let on_device =
+            |demand: &Demand| self.orders[self.current].order.tier(self.position(demand.seq)) == Tier::Device;
+        unit.demanded_by == self.serving
+            && matches!(unit.device, Device::Present { .. })
+            && serving.is_some_and(on_device)
     }
 
     /// Whether a demand may push a unit aside: not what an older demand, or it itself, waits with.
-    fn may_evict(&self, unit: &Unit) -> bool {
+    pub(crate) fn may_evict(&self, unit: &Unit) -> bool {
         unit.demanded_by.is_none_or(|other| self.serving.is_some_and(|lease| lease < other))
     }
 
@@ -100,8 +105,7 @@ impl Plan {
             }
             let victims = self.device_victims(bytes);
             if victims.is_empty() {
-                if self.gathering.iter().any(|id| self.units[id.0 as usize].demanded_by.is_none()) {
-                    self.cancel_gathering(actions);
+                if self.cancel_gathering(actions) {
                     continue;
                 }
                 return Err(Cause::DeviceFull);

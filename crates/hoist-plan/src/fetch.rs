@@ -27,10 +27,8 @@ impl Plan {
     ) -> Brought {
         let unit = &self.units[id.0 as usize];
         let older = unit.demanded_by.is_some_and(|lease| Some(lease) < self.serving);
-        let blank = match tier {
-            Tier::Host => matches!(unit.host, Host::Present { blank: true }),
-            Tier::Device => matches!(unit.device, Device::Present { blank: true, .. }),
-        };
+        let blank = matches!(unit.host, Host::Present { blank: true })
+            || matches!(unit.device, Device::Present { blank: true, .. });
         if older && (blank || !mode.reads()) {
             // One of the two wants the bytes from before and the other a blank slot: in turn.
             return Brought::Waits(if tier == Tier::Host { Cause::HostFull } else { Cause::DeviceFull });
@@ -99,6 +97,9 @@ impl Plan {
             // for each other's room.
             let same = |other: &UnitId| self.units[other.0 as usize].demanded_by == self.serving;
             if priority == Priority::Demand && self.gathering.iter().any(same) {
+                return Brought::Waits(Cause::NvmeRead);
+            }
+            if self.are_about_to_change(&sources) {
                 return Brought::Waits(Cause::NvmeRead);
             }
             return match self.take_pages(pages, seq, priority, actions) {
@@ -229,73 +230,6 @@ impl Plan {
         actions.push(Action::CopyOut { request, unit: id });
     }
 
-    /// Starts the derivations of which all sources have come, and brings the others' sources.
-    pub(crate) fn gather(&mut self, actions: &mut Vec<Action>) {
-        for id in self.gathering.clone() {
-            if !self.gathering.contains(&id) {
-                // Given up, to make room for another's sources.
-                continue;
-            }
-            let Kind::Derived { sources } = self.unit(id).spec.kind.clone() else {
-                panic!("unit {} gathers sources but is not derived", id.0);
-            };
-            let seq = self.unit(id).next.seq;
-            self.serving = self.unit(id).demanded_by;
-            let priority = if self.serving.is_some() { Priority::Demand } else { Priority::Prefetch };
-            let mut all = true;
-            let mut cannot = None;
-            for &source in &sources {
-                match self.bring_host(source, true, seq, priority, actions) {
-                    Brought::Ready => all &= !self.unit(source).host_holds.writer,
-                    Brought::Waits(_) => all = false,
-                    Brought::Cannot(refusal) => cannot = Some(refusal),
-                }
-            }
-            if let Some(refusal) = cannot {
-                self.gathering.retain(|&other| other != id);
-                self.give_up(id, refusal, actions);
-            } else if all {
-                self.gathering.retain(|&other| other != id);
-                let request = self.request(id, Work::Derive);
-                self.unit(id).host = Host::Filling(Fill::Deriving(request));
-                for &source in &sources {
-                    self.unit(source).host_holds.readers += 1;
-                }
-                actions.push(Action::Derive { request, unit: id });
-            }
-        }
-    }
-
-    /// Lets go of derivations that nobody waits for, so that their pages are free for a demand.
-    pub(crate) fn cancel_gathering(&mut self, actions: &mut Vec<Action>) {
-        let gathering = std::mem::take(&mut self.gathering);
-        for id in gathering {
-            if self.unit(id).demanded_by.is_some() {
-                self.gathering.push(id);
-            } else {
-                self.leave_gathering(id, actions);
-            }
-        }
-    }
-
-    fn give_up(&mut self, id: UnitId, refusal: Refusal, actions: &mut Vec<Action>) {
-        self.unit(id).refused = Some(refusal);
-        self.leave_gathering(id, actions);
-    }
-
-    fn leave_gathering(&mut self, id: UnitId, actions: &mut Vec<Action>) {
-        let Kind::Derived { sources } = self.unit(id).spec.kind.clone() else {
-            panic!("unit {} gathers sources but is not derived", id.0);
-        };
-        self.host_used_pages -= self.unit(id).pages;
-        self.unit(id).host = Host::Absent;
-        self.count_kept(id);
-        for source in sources {
-            self.unit(source).wanted -= 1;
-            self.settle(source, actions);
-        }
-    }
-
     /// A read has ended: what came must be verified before anybody sees it.
     pub(crate) fn read_done(&mut self, id: UnitId, actions: &mut Vec<Action>) {
         self.read_ended(id);
@@ -314,20 +248,6 @@ impl Plan {
     pub(crate) fn host_filled(&mut self, id: UnitId, actions: &mut Vec<Action>) {
         self.unit(id).host = Host::Present { blank: false };
         self.settle(id, actions);
-    }
-
-    pub(crate) fn derived(&mut self, id: UnitId, actions: &mut Vec<Action>) {
-        let Kind::Derived { sources } = self.unit(id).spec.kind.clone() else {
-            panic!("unit {} was derived but is not a derived one", id.0);
-        };
-        self.unit(id).made_ahead = true;
-        self.host_filled(id, actions);
-        for source in sources {
-            let unit = self.unit(source);
-            unit.host_holds.readers -= 1;
-            unit.wanted -= 1;
-            self.settle(source, actions);
-        }
     }
 
     pub(crate) fn copied_in(&mut self, id: UnitId, actions: &mut Vec<Action>) {

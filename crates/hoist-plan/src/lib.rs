@@ -20,6 +20,7 @@ mod contract;
 mod demand;
 mod evict;
 mod fetch;
+mod gather;
 mod order;
 mod pace;
 mod placement;

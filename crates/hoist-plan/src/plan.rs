@@ -209,6 +209,7 @@ impl Plan {
             let before = (actions.len(), self.queued_work());
             self.gather(actions);
             self.serve_demands(actions);
+            self.serving = None;
             self.drain(actions);
             self.write_back(actions);
             if self.config.prefetch && self.flushing.is_none() {

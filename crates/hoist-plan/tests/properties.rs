@@ -29,8 +29,19 @@ fn config(host_pages: u64, device_bytes: u64, prefetch: bool, write_each_step: b
     }
 }
 
-/// A random model: durable units of 1 to `pages` pages, some with a derived copy, and scratch.
-fn units(random: &mut Random, count: u64, pages: u64) -> Vec<UnitSpec> {
+/// What random models are like.
+#[derive(Clone, Copy)]
+enum Shape {
+    /// A derived unit has one source, and the host holds four of the largest units at least.
+    Usual,
+    /// A derived unit has up to three sources, of which another may be made, too.
+    ManySources,
+    /// The same, and the host holds little more than one of the largest units.
+    TightHost,
+}
+
+/// A random model: durable units of 1 to `pages` pages, some with derived copies, and scratch.
+fn units(random: &mut Random, count: u64, pages: u64, shape: Shape) -> Vec<UnitSpec> {
     let mut specs = Vec::new();
     for _ in 0..count {
         let bytes = 1 + random.below(pages * PAGE_BYTES);
@@ -39,10 +50,22 @@ fn units(random: &mut Random, count: u64, pages: u64) -> Vec<UnitSpec> {
             0 => specs.push(UnitSpec { bytes, kind: Kind::Scratch, directory, stored: false }),
             1 => specs.push(UnitSpec { bytes, kind: Kind::Durable, directory, stored: true }),
             _ => {
-                let source = UnitId(specs.len() as u32);
-                specs.push(UnitSpec { bytes, kind: Kind::Durable, directory, stored: true });
-                let kind = Kind::Derived { sources: vec![source] };
-                specs.push(UnitSpec { bytes: bytes.div_ceil(2), kind, directory, stored: false });
+                let first = specs.len() as u32;
+                let (sources, copies) = match shape {
+                    Shape::Usual => (vec![bytes], 1),
+                    Shape::ManySources | Shape::TightHost => {
+                        let sources = 0..1 + random.below(3);
+                        (sources.map(|_| 1 + random.below(pages * PAGE_BYTES)).collect(), 1 + random.below(2))
+                    }
+                };
+                let ids: Vec<UnitId> = (first..first + sources.len() as u32).map(UnitId).collect();
+                for bytes in sources {
+                    specs.push(UnitSpec { bytes, kind: Kind::Durable, directory, stored: true });
+                }
+                for _ in 0..copies {
+                    let kind = Kind::Derived { sources: ids.clone() };
+                    specs.push(UnitSpec { bytes: bytes.div_ceil(2), kind, directory, stored: false });
+                }
             }
         }
     }
@@ -76,11 +99,16 @@ fn accesses(random: &mut Random, specs: &[UnitSpec], count: u64) -> Vec<AccessSp
 }
 
 fn world(seed: u64, prefetch: bool, each_step: bool) -> Option<World> {
+    world_of(Shape::Usual, seed, prefetch, each_step)
+}
+
+fn world_of(shape: Shape, seed: u64, prefetch: bool, each_step: bool) -> Option<World> {
     let mut random = Random(seed);
     let count = 2 + random.below(12);
     let pages = 1 + random.below(6);
-    let specs = units(&mut random, count, pages);
-    let host_pages = 4 * pages + random.below(3 * pages * count + 1);
+    let specs = units(&mut random, count, pages, shape);
+    let host_units = if matches!(shape, Shape::TightHost) { 1 } else { 4 };
+    let host_pages = host_units * pages + random.below(3 * pages * count + 1);
     let device_bytes = (4 * pages + random.below(2 * pages * count + 1)) * PAGE_BYTES;
     let mut world =
         World::new(config(host_pages, device_bytes, prefetch, each_step), specs.clone(), seed ^ 0xA5);
@@ -148,11 +176,13 @@ proptest! {
 
 /// Several clients whose accesses come in no order, on a drive that fails now and then: each is
 /// served or hears of a failure, none for ever waits for another, and the step is published. Seeds
-/// from `HOIST_SEEDS` on, 1,500 of them: the first by default, others in campaigns.
+/// from `HOIST_SEEDS` on, 2,500 of them: the first by default, others in campaigns.
 #[test]
 fn clients_share() {
     let first = std::env::var("HOIST_SEEDS").map_or(0, |text| text.parse().expect("HOIST_SEEDS is a number"));
-    (first..first + 1500).for_each(share);
+    (first..first + 1500).for_each(|seed| share(Shape::Usual, seed));
+    (first..first + 500).for_each(|seed| share(Shape::ManySources, seed));
+    (first..first + 500).for_each(|seed| share(Shape::TightHost, seed));
 }
 
 /// Seeds of `clients_share` that found demands which pushed each other's units aside for ever, or were refused though
@@ -161,17 +191,21 @@ fn clients_share() {
 fn clients_share_what_they_once_fought_over() {
     let seeds = [
         100_443, 166_589, 168_045, 177_049, 180_528, 220_072, 225_557, 234_091, 236_670, 451_800, 470_590,
-        482_486, 1_579_624, 5_005_004, 5_009_006,
+        482_486, 1_579_624, 5_005_004, 5_009_006, 6_004_935, 6_005_714, 6_008_847, 6_009_374,
     ];
-    seeds.into_iter().for_each(share);
+    seeds.into_iter().for_each(|seed| share(Shape::Usual, seed));
+    let seeds = [5_003_785, 5_009_422, 6_002_091, 6_005_070, 6_008_922, 6_009_470, 6_010_611, 6_011_381];
+    seeds.into_iter().for_each(|seed| share(Shape::ManySources, seed));
+    let seeds = [6_005_241, 6_008_922, 6_010_441, 6_011_381, 6_011_582, 6_011_983];
+    seeds.into_iter().for_each(|seed| share(Shape::TightHost, seed));
 }
 
-fn share(seed: u64) {
+fn share(shape: Shape, seed: u64) {
     let mut random = Random(seed);
     let (prefetch, clients, failing) =
         (random.below(2) == 0, 1 + random.below(4) as u32, 100 * random.below(2));
     println!("seed {seed}: prefetch {prefetch}, {clients} clients, {failing} of 1000 reads fail");
-    let Some(mut world) = world(random.next(), prefetch, true) else { return };
+    let Some(mut world) = world_of(shape, random.next(), prefetch, true) else { return };
     world.failing = failing;
     for _ in 0..3 {
         let order = world.order;
@@ -181,6 +215,23 @@ fn share(seed: u64) {
     }
     world.finish_commits();
     world.flush();
+}
+
+/// An order that was accepted is served to one client, however little memory there is, in its order and out of it.
+/// (Kills: two derivations of one access that gather at once; a host copy that is kept for a demand which overwrites
+/// the unit on the device.)
+#[test]
+fn one_client_is_served_with_little_memory() {
+    for seed in (0..1000).chain([6_004_550, 6_032_601]) {
+        let mut random = Random(seed);
+        let (prefetch, each_step) = (random.below(2) == 0, random.below(2) == 0);
+        let Some(mut world) = world_of(Shape::TightHost, random.next(), prefetch, each_step) else {
+            continue;
+        };
+        println!("seed {seed}: prefetch {prefetch}, written each step {each_step}");
+        run_steps(&mut world, 4, if random.below(2) == 0 { 20 } else { 0 });
+        world.flush();
+    }
 }
 
 /// Writes that fail while there is no epoch to fail with them: the bytes stay in memory, and a flush on a drive that is
