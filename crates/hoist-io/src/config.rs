@@ -7,7 +7,7 @@ pub(crate) const BLOCK_BYTES_MAX: u64 = 1 << 30;
 
 /// The deepest queue: `max_entries` of an io_uring is 32768 (io_uring_setup(2)), one of which the waker takes; no
 /// drive has use for a tenth of it.
-pub(crate) const QUEUE_DEPTH_MAX: u32 = 4096;
+pub const QUEUE_DEPTH_MAX: u32 = 4096;
 
 /// All of hoist's files and ranges are aligned to this, whatever less a drive would take.
 pub(crate) const ALIGNMENT_BYTES: u64 = hoist_memory::SECTOR_BYTES as u64;
@@ -37,6 +37,23 @@ pub enum BackendChoice {
     TokioUring,
     /// Threads that call pread and pwrite.
     Pread,
+}
+
+impl BackendChoice {
+    /// Each with its name in configs and on command lines.
+    pub const ALL: [(&'static str, BackendChoice); 4] = [
+        ("auto", BackendChoice::Auto),
+        ("uring", BackendChoice::Uring),
+        ("tokio-uring", BackendChoice::TokioUring),
+        ("pread", BackendChoice::Pread),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let found = BackendChoice::ALL.iter().find(|(_, choice)| *choice == self);
+        found.map_or_else(|| panic!("{self:?} has no name"), |(name, _)| name)
+    }
 }
 
 /// How a backend works.
@@ -89,6 +106,13 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_backend_has_its_name() {
+        for (name, choice) in BackendChoice::ALL {
+            assert_eq!(choice.name(), name);
+        }
+    }
 
     #[test]
     fn all_problems_come_at_once() {

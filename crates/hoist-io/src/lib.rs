@@ -32,7 +32,7 @@ mod waker;
 mod workers;
 
 pub use backend::{Backend, FileOp, FileReply, Wait, open};
-pub use config::{BackendChoice, Config, Problem};
+pub use config::{BackendChoice, Config, Problem, QUEUE_DEPTH_MAX};
 pub use error::{Error, Operation};
 pub use faults::{Fault, FaultKind, Faults, Faulty, Place, Short};
 /// The memory that requests own: for callers that make slabs and slots.

@@ -4,7 +4,7 @@ use hoist::{Bandwidths, Engine, Stats};
 use hoist_store::TensorSpec;
 
 use super::probe::Rates;
-use crate::config::{Backend, Config, Durability, Problem};
+use crate::config::{Config, Durability, Problem};
 use crate::failure::Failure;
 
 /// The engine's config, with bandwidths assumed until they are measured.
@@ -60,12 +60,7 @@ pub fn stats(engine: &Engine) -> Result<Stats, Failure> {
 /// How the store and the probes do their I/O.
 pub fn io(config: &Config) -> hoist_io::Config {
     hoist_io::Config {
-        backend: match config.io.backend {
-            Backend::Auto => hoist_io::BackendChoice::Auto,
-            Backend::Uring => hoist_io::BackendChoice::Uring,
-            Backend::TokioUring => hoist_io::BackendChoice::TokioUring,
-            Backend::Pread => hoist_io::BackendChoice::Pread,
-        },
+        backend: config.io.backend,
         block_size: config.io.block_size,
         queue_depth: config.io.queue_depth,
     }

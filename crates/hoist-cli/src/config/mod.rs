@@ -1,5 +1,6 @@
 //! The config of a run: one TOML file, typed, with every problem found before anything opens.
 
+pub mod limits;
 mod overrides;
 mod problem;
 mod read;
@@ -8,7 +9,8 @@ pub mod units;
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use hoist_io::BackendChoice;
+use serde::{Serialize, Serializer};
 use toml::Table;
 
 pub use problem::Problem;
@@ -88,26 +90,17 @@ pub enum Durability {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Io {
     /// What moves the bytes.
-    pub backend: Backend,
+    #[serde(serialize_with = "write_name")]
+    pub backend: BackendChoice,
     /// The largest single transfer in bytes.
     pub block_size: u64,
     /// Transfers in flight per directory.
     pub queue_depth: u32,
 }
 
-/// `io.backend`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Backend {
-    /// The best that the machine has.
-    Auto,
-    /// io_uring, or an error.
-    Uring,
-    /// io_uring in a tokio-uring runtime, or an error.
-    #[serde(rename = "tokio-uring")]
-    TokioUring,
-    /// Threads that call pread and pwrite.
-    Pread,
+/// A backend as configs write it.
+fn write_name<S: Serializer>(backend: &BackendChoice, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(backend.name())
 }
 
 /// `prefetch.*`

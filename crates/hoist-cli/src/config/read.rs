@@ -2,26 +2,17 @@
 
 use std::path::PathBuf;
 
+use hoist_io::{BackendChoice, QUEUE_DEPTH_MAX};
 use toml::{Table, Value};
 
+use super::limits::{RIGHT_BLOCK, is_block};
 use super::problem::Problem;
 use super::reader::Reader;
-use super::{
-    Backend, Compute, Config, Device, Durability, Gpt2, Host, Io, Model, Placement, Prefetch, Run, Store,
-};
+use super::{Compute, Config, Device, Durability, Gpt2, Host, Io, Model, Placement, Prefetch, Run, Store};
 
 /// Below what one thread copies in memory (measured: 12 GB/s on a virtual machine), in bytes per second: the links
 /// are emulated by such copies, so one that is promised more does not keep to it.
 const LINK_BYTES_PER_SECOND: u64 = 8_000_000_000;
-/// 1 MiB blocks, 32 deep: what an NVMe drive peaks at with fewer system calls than smaller blocks need.
-const BLOCK_BYTES: u64 = 1 << 20;
-const QUEUE_DEPTH: u32 = 32;
-/// A block is at least one file-system block, and never crosses a piece of the slab (64 MiB).
-const BLOCK_BYTES_MIN: u64 = 4096;
-const BLOCK_BYTES_MAX: u64 = 64 << 20;
-/// The largest ring that the kernel makes (`io_uring_setup(2)`, IORING_MAX_ENTRIES) is 32768; 4096 blocks of 1 MiB
-/// are more than any budget here would leave in flight.
-const QUEUE_DEPTH_MAX: u64 = 4096;
 /// Limits on shapes: far above any model there is, and low enough that no product of them leaves 64 bits.
 const LAYERS_MAX: u64 = 10_000;
 const HIDDEN_MAX: u64 = 1 << 18;
@@ -102,24 +93,16 @@ fn directories(value: &Value) -> Option<Vec<PathBuf>> {
 }
 
 fn io(reader: &mut Reader<'_>) -> Io {
-    let backends = [
-        ("auto", Backend::Auto),
-        ("uring", Backend::Uring),
-        ("tokio-uring", Backend::TokioUring),
-        ("pread", Backend::Pread),
-    ];
-    let block_size = reader.bytes("io.block_size", "1 MiB").unwrap_or(BLOCK_BYTES);
-    if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_size)
-        || !block_size.is_multiple_of(BLOCK_BYTES_MIN)
-    {
-        let right = "would be right: a multiple of 4 KiB up to 64 MiB, such as \"1 MiB\"";
-        reader.problem("io.block_size", format!("{block_size} bytes is not right"), right);
+    let default = hoist_io::Config::default();
+    let block_size = reader.bytes("io.block_size", "1 MiB").unwrap_or(default.block_size);
+    if !is_block(block_size) {
+        reader.problem("io.block_size", format!("{block_size} bytes is not right"), RIGHT_BLOCK);
     }
-    let depth = reader.integer("io.queue_depth", 1..=QUEUE_DEPTH_MAX);
+    let depth = reader.integer("io.queue_depth", 1..=u64::from(QUEUE_DEPTH_MAX));
     Io {
-        backend: reader.choice("io.backend", &backends, &["tokio_uring"]).unwrap_or(Backend::Auto),
+        backend: reader.choice("io.backend", &BackendChoice::ALL, &[]).unwrap_or(default.backend),
         block_size,
-        queue_depth: depth.and_then(|depth| u32::try_from(depth).ok()).unwrap_or(QUEUE_DEPTH),
+        queue_depth: depth.and_then(|depth| u32::try_from(depth).ok()).unwrap_or(default.queue_depth),
     }
 }
 

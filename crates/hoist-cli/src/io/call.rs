@@ -57,17 +57,17 @@ impl Call {
         let mut reader = Reader::new(given);
         reader.check_directories(directories);
         let (rw, directions, random) = reader.mode();
-        let (name, backend) = reader.backend();
+        let backend = reader.backend();
         let (block_size, queue_depth) = (reader.block_size(), reader.queue_depth());
         let requests = reader.requests(directions);
         let wish_bytes = if random { block_size } else { REQUEST_BYTES };
         let (size_bytes, request_bytes) = reader.sizes(requests, wish_bytes);
         let seconds = reader.seconds();
-        let memory = Memory::new(request_bytes, block_size, queue_depth);
+        let number = requests.map(|requests| requests.number);
+        let memory = Memory::new(request_bytes, number, block_size, queue_depth);
         reader.check_memory(memory.budget_bytes().saturating_mul(directories.len() as u64));
         reader.finish()?;
         let random = random || requests.is_some_and(|requests| requests.random);
-        let number = requests.map(|requests| requests.number);
         Ok(Self {
             directories: directories.to_vec(),
             work: Work { directions, random, size_bytes, request_bytes, requests: number },
@@ -84,7 +84,7 @@ impl Call {
                 random,
                 block_size,
                 queue_depth,
-                backend: name,
+                backend: backend.name(),
                 seconds: number.is_none().then_some(seconds),
                 keep,
             },

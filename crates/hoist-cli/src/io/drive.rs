@@ -29,10 +29,11 @@ pub struct Memory {
 
 impl Memory {
     /// Twice the blocks that the kernel has at a time, in whole requests: while one half is moved the other waits in
-    /// hoist-io, so that the kernel's queue never runs dry. Two requests at least, for the same reason.
-    pub fn new(request_bytes: u64, block_bytes: u64, queue_depth: u32) -> Self {
+    /// hoist-io, so that the kernel's queue never runs dry. Two requests at least, for the same reason; and no more than
+    /// there are, if so many are `requests`.
+    pub fn new(request_bytes: u64, requests: Option<u64>, block_bytes: u64, queue_depth: u32) -> Self {
         let blocks = request_bytes.div_ceil(block_bytes);
-        let slots = (2 * u64::from(queue_depth)).div_ceil(blocks).max(2);
+        let slots = (2 * u64::from(queue_depth)).div_ceil(blocks).max(2).min(requests.unwrap_or(u64::MAX));
         Self { slots, slot_bytes: request_bytes }
     }
 
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn memory_is_twice_the_queue_in_whole_requests() {
         let memory = |request, block, depth| {
-            let memory = Memory::new(request, block, depth);
+            let memory = Memory::new(request, None, block, depth);
             (memory.slots, memory.budget_bytes())
         };
         assert_eq!(memory(64 << 20, 1 << 20, 32), (2, 128 << 20));
@@ -230,13 +231,15 @@ mod tests {
         // Three sectors lie in a page of four, 1.5 MiB in two of 1 MiB.
         assert_eq!(memory(12 << 10, 4096, 3), (2, 32 << 10));
         assert_eq!(memory(3 << 19, 1 << 20, 2), (2, 4 << 20));
+        // No more than there are requests.
+        assert_eq!(Memory::new(64 << 20, Some(1), 1 << 20, 32).slots, 1);
     }
 
     #[test]
     fn a_failed_request_ends_the_work_with_its_error_and_all_slots_at_home() {
         let folder = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
         let path = folder.path().join("empty");
-        let memory = Memory::new(8192, 4096, 4);
+        let memory = Memory::new(8192, None, 4096, 4);
         let mut drive = Drive::open(&path, true, &Config::default(), memory).unwrap();
         let read = Turn { direction: Direction::Read, offset: 0, bytes: 8192 };
         let mut number = 0;

@@ -38,7 +38,8 @@ pub fn fill(
     // How the file is made is no part of the measurement: as fast as it goes.
     let io = Config { backend: io.backend, ..Config::default() };
     let request_bytes = REQUEST_BYTES.min(size_bytes);
-    let mut drive = Drive::open(&part, true, &io, Memory::new(request_bytes, io.block_size, io.queue_depth))?;
+    let mut drive =
+        Drive::open(&part, true, &io, Memory::new(request_bytes, None, io.block_size, io.queue_depth))?;
     // What another run may have left.
     drive.file(|file| FileOp::Truncate { file, bytes: 0 })?;
     // First writes to allocated extents cost more than later ones: they are done here.

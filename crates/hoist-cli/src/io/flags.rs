@@ -3,27 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use hoist_io::BackendChoice;
+use hoist_io::{BackendChoice, QUEUE_DEPTH_MAX};
 
 use super::order::{Direction, Directions};
 use crate::config::Problem;
+use crate::config::limits::{ALIGNMENT_BYTES, RIGHT_BLOCK, is_block};
 use crate::config::units::{format_bytes, parse_bytes};
 use crate::report::meminfo_bytes;
 
-/// Direct I/O moves multiples of this: hoist-io aligns everything to it.
-const ALIGNMENT_BYTES: u64 = 4096;
 /// Twice what drives and hypervisors were seen to take into a write cache at once.
 const SIZE_BYTES: u64 = 1 << 30;
 /// Drives drift over seconds: shorter runs differ more from each other.
 const SECONDS: f64 = 5.0;
 /// Nobody waits longer than a day.
 const SECONDS_MAX: f64 = 86_400.0;
-/// 1 MiB blocks, 32 deep, as `hoist bench` has it; and no block crosses a piece of the slab (64 MiB).
-const BLOCK_BYTES: u64 = 1 << 20;
-const BLOCK_BYTES_MAX: u64 = 64 << 20;
-const QUEUE_DEPTH: u32 = 32;
-/// As hoist-io has it: no drive has use for a tenth of it.
-const QUEUE_DEPTH_MAX: u32 = 4096;
 /// Their order is kept in memory, up to 8 MiB of it; minutes of work for a drive of a million operations a second
 /// are asked for with `--seconds`.
 const REQUESTS_MAX: u64 = 1 << 20;
@@ -34,13 +27,6 @@ const MODES: [(&str, Directions, bool); 5] = [
     ("mixed", Directions::Both, false),
     ("randread", Directions::Only(Direction::Read), true),
     ("randwrite", Directions::Only(Direction::Write), true),
-];
-
-const BACKENDS: [(&str, BackendChoice); 4] = [
-    ("auto", BackendChoice::Auto),
-    ("uring", BackendChoice::Uring),
-    ("tokio-uring", BackendChoice::TokioUring),
-    ("pread", BackendChoice::Pread),
 ];
 
 /// The flags that say what is done, as they were written: read all at once, so that all mistakes are named at once.
@@ -141,25 +127,27 @@ impl<'a> Reader<'a> {
         self.read("--rw", &self.given.rw, &right, find).unwrap_or(MODES[0])
     }
 
-    /// `--backend`: its name, and what it is.
-    pub fn backend(&mut self) -> (&'static str, BackendChoice) {
-        let right = one_of(BACKENDS.iter().map(|backend| backend.0));
-        let find = |text: &str| BACKENDS.into_iter().find(|backend| backend.0 == text);
-        self.read("--backend", &self.given.backend, &right, find).unwrap_or(BACKENDS[0])
+    /// `--backend`
+    pub fn backend(&mut self) -> BackendChoice {
+        let right = one_of(BackendChoice::ALL.iter().map(|backend| backend.0));
+        let find = |text: &str| BackendChoice::ALL.into_iter().find(|backend| backend.0 == text);
+        let found = self.read("--backend", &self.given.backend, &right, find);
+        found.map_or(hoist_io::Config::default().backend, |(_, backend)| backend)
     }
 
     /// `--block-size`
     pub fn block_size(&mut self) -> u64 {
-        let right = "would be right: a multiple of 4 KiB up to 64 MiB, such as \"1 MiB\"";
-        let block = |text: &str| aligned_bytes(text).filter(|bytes| *bytes <= BLOCK_BYTES_MAX);
-        self.read("--block-size", &self.given.block_size, right, block).unwrap_or(BLOCK_BYTES)
+        let block = |text: &str| parse_bytes(text).filter(|bytes| is_block(*bytes));
+        let found = self.read("--block-size", &self.given.block_size, RIGHT_BLOCK, block);
+        found.unwrap_or(hoist_io::Config::default().block_size)
     }
 
     /// `--queue-depth`
     pub fn queue_depth(&mut self) -> u32 {
         let right = format!("would be right: a whole number from 1 to {QUEUE_DEPTH_MAX}");
         let depth = |text: &str| text.parse().ok().filter(|depth| (1..=QUEUE_DEPTH_MAX).contains(depth));
-        self.read("--queue-depth", &self.given.queue_depth, &right, depth).unwrap_or(QUEUE_DEPTH)
+        let found = self.read("--queue-depth", &self.given.queue_depth, &right, depth);
+        found.unwrap_or(hoist_io::Config::default().queue_depth)
     }
 
     /// `--requests`
