@@ -6,11 +6,11 @@ pub enum Error {
     /// The preamble does not hold the magic number, or its checksum does not match.
     #[error("not a hoist journal: the first {} bytes hold no valid preamble", crate::journal::PREAMBLE_BYTES)]
     NotAJournal,
-    /// The journal was written by a later version of the format.
+    /// The journal was written in another version of the format.
     #[error(
-        "the journal has format version {found}, this hoist reads versions up to {supported}: use a newer hoist"
+        "the journal has format version {found}, this hoist reads version {supported}: use the hoist that wrote it"
     )]
-    NewerVersion {
+    OtherVersion {
         /// The version in the preamble.
         found: u32,
         /// [`crate::FORMAT_VERSION`].

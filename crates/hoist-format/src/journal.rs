@@ -4,8 +4,8 @@
 use crate::{Error, Record, codec, frame};
 use crc_fast::{CrcAlgorithm, checksum};
 
-/// The version that this crate writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version that this crate writes, and the only one that it reads. In version 1 a run lay whole in one directory.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Batches start at multiples of this, so that appending one never rewrites a block that holds an older one.
 /// 4096: the largest logical block of NVMe drives in use, and the page of x86-64.
@@ -33,8 +33,8 @@ fn check_preamble(bytes: &[u8]) -> Result<(), Error> {
         return Err(Error::NotAJournal);
     }
     let found = u32::from_le_bytes([block[8], block[9], block[10], block[11]]);
-    if found == 0 || found > FORMAT_VERSION {
-        return Err(Error::NewerVersion { found, supported: FORMAT_VERSION });
+    if found != FORMAT_VERSION {
+        return Err(Error::OtherVersion { found, supported: FORMAT_VERSION });
     }
     Ok(())
 }
@@ -67,7 +67,7 @@ pub struct Tail {
 /// each. The first batch must start with a header record, later ones must not hold one.
 ///
 /// # Errors
-/// No preamble, or one of a later version. Bytes behind it never give an error: they end the valid part.
+/// No preamble, or one of another version. Bytes behind it never give an error: they end the valid part.
 pub fn read_journal(bytes: &[u8], mut visit: impl FnMut(Batch)) -> (Result<(), Error>, Tail) {
     let checked = check_preamble(bytes);
     let mut tail = Tail { bytes: JOURNAL_ALIGN_BYTES, newest_seen: None };

@@ -22,7 +22,7 @@ pub struct Header {
     pub directories: Vec<String>,
     /// Which of `directories` holds this copy.
     pub directory: u32,
-    /// For each directory the sizes of its data segments in bytes, in order of their numbers.
+    /// For each directory the sizes of its data segments in bytes, in order of their files' names.
     pub segments: Vec<Vec<u64>>,
 }
 
@@ -78,8 +78,6 @@ impl LifeKind {
 pub struct RunRecord {
     /// Length in bytes, without padding.
     pub bytes: u64,
-    /// Which directory holds it, whole.
-    pub directory: u32,
     /// The class of all its tensors.
     pub class: Class,
     /// Whether epochs hold it.
@@ -105,10 +103,10 @@ pub struct TensorRecord {
     pub cast_of: Option<u32>,
 }
 
-/// A run of bytes in a data segment of the run's directory.
+/// A run of bytes in a data segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Extent {
-    /// The number of the segment.
+    /// The number of the segment, among those of all directories: they follow each other as in [`Header::segments`].
     pub segment: u32,
     /// Where it starts in the segment: a multiple of 4096.
     pub offset: u64,

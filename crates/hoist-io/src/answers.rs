@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// What a request moves: enough to answer it without its memory.
 enum Kind {
     Read,
+    Fill,
     Write,
     ReadBuffer,
     WriteBuffer,
@@ -126,6 +127,7 @@ fn describe(what: &str, panic: &(dyn Any + Send)) -> String {
 fn kind(transfer: &Transfer) -> Kind {
     match transfer {
         Transfer::Read(_) => Kind::Read,
+        Transfer::Fill(_) => Kind::Fill,
         Transfer::Write(_) => Kind::Write,
         Transfer::ReadBuffer(_) => Kind::ReadBuffer,
         Transfer::WriteBuffer(_) => Kind::WriteBuffer,
@@ -136,6 +138,7 @@ fn kind(transfer: &Transfer) -> Kind {
 fn without_memory(kind: &Kind) -> Transfer {
     match kind {
         Kind::Read => Transfer::Read(empty_slot()),
+        Kind::Fill => Transfer::Fill(empty_slot().divide()),
         Kind::Write => Transfer::Write(empty_slot().share()),
         Kind::ReadBuffer => Transfer::ReadBuffer(smallest_buffer()),
         Kind::WriteBuffer => Transfer::WriteBuffer(smallest_buffer()),

@@ -39,7 +39,7 @@ impl Cursor {
     ) -> Option<Cut> {
         let operation = match transfer {
             Transfer::Sync(file) => return self.sync(*file),
-            Transfer::Read(_) | Transfer::ReadBuffer(_) => Operation::Read,
+            Transfer::Read(_) | Transfer::Fill(_) | Transfer::ReadBuffer(_) => Operation::Read,
             Transfer::Write(_) | Transfer::WriteBuffer(_) => Operation::Write,
         };
         loop {

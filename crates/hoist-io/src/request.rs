@@ -1,7 +1,7 @@
 //! What is asked of a backend and what it answers.
 
 use crate::Error;
-use hoist_memory::{AlignedBuffer, MemorySpan, Slot, SlotReader};
+use hoist_memory::{AlignedBuffer, MemorySpan, Slot, SlotFiller, SlotReader};
 
 /// The caller's name for a request, unique among those that have not come back.
 pub type RequestId = u64;
@@ -40,6 +40,8 @@ pub struct FileRange {
 pub enum Transfer {
     /// Fill a slot from the ranges.
     Read(Slot),
+    /// Fill a part of a slot from the ranges, while others fill the rest of it from other drives.
+    Fill(SlotFiller),
     /// Write a slot to the ranges.
     Write(SlotReader),
     /// Fill a buffer from the ranges.
@@ -87,6 +89,7 @@ impl Transfer {
         let padded = |bytes: u64| bytes.next_multiple_of(hoist_memory::SECTOR_BYTES as u64);
         match self {
             Transfer::Read(slot) => padded(slot.bytes()),
+            Transfer::Fill(filler) => padded(filler.bytes()),
             Transfer::Write(reader) => padded(reader.bytes()),
             Transfer::ReadBuffer(buffer) | Transfer::WriteBuffer(buffer) => buffer.len() as u64,
             Transfer::Sync(_) => 0,
@@ -97,6 +100,7 @@ impl Transfer {
     pub(crate) fn first_span(&self, offset: u64, bytes: u64) -> Option<MemorySpan> {
         match self {
             Transfer::Read(slot) => slot.spans(offset, bytes).next(),
+            Transfer::Fill(filler) => filler.spans(offset, bytes).next(),
             Transfer::Write(reader) => reader.spans(offset, bytes).next(),
             Transfer::ReadBuffer(buffer) | Transfer::WriteBuffer(buffer) => {
                 buffer.spans(offset, bytes).next()

@@ -2,7 +2,8 @@
 //!
 //! A [`Slab`] maps its whole budget once, with the largest pages that the machine gives, populates and locks it.
 //! Afterwards nothing is mapped or allocated any more: [`Slab::allocate`] hands out a [`Slot`], a chain of pages that
-//! its holder owns by value. A slot has one writer, or becomes any number of counted [`SlotReader`]s, never both.
+//! its holder owns by value. A slot has one writer, or becomes any number of counted [`SlotReader`]s, never both; what is
+//! read from several drives has as many counted [`SlotFiller`]s, and is a slot again when all are done.
 //! What a slot holds is not known here.
 
 mod buffer;
@@ -22,5 +23,5 @@ pub use config::{Config, PAGE_BYTES_DEFAULT, PIECE_BYTES_DEFAULT, Problem, SECTO
 pub use error::Error;
 pub use obtained::Obtained;
 pub use slab::{Piece, Slab};
-pub use slot::{Slot, SlotReader};
+pub use slot::{Slot, SlotFiller, SlotReader};
 pub use spans::MemorySpan;

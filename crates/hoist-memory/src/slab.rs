@@ -1,4 +1,4 @@
-//! The slab: one mapping, its free pages, its readers' counts.
+//! The slab: one mapping, its free pages, the counts of shared slots' holders.
 
 use crate::free_pages::FreePages;
 use crate::mapping::Mapping;
@@ -14,8 +14,8 @@ pub struct Slab {
     mapping: Mapping,
     owner: Owner,
     free_pages: FreePages,
-    /// How many readers the slot that begins at a page has.
-    readers: Box<[AtomicU32]>,
+    /// How many holders the shared slot that begins at a page has.
+    holders: Box<[AtomicU32]>,
     page_bytes: usize,
     piece_bytes: usize,
     bytes: usize,
@@ -51,10 +51,10 @@ impl Slab {
         for step in &obtained.stepped_down {
             tracing::warn!(step, "host memory stepped down");
         }
-        let readers = (0..pages).map(|_| AtomicU32::new(0)).collect();
+        let holders = (0..pages).map(|_| AtomicU32::new(0)).collect();
         let (page_bytes, piece_bytes) = (config.page_bytes, config.piece_bytes);
         let free_pages = FreePages::new(pages);
-        Ok(Arc::new(Slab { mapping, owner, free_pages, readers, page_bytes, piece_bytes, bytes, obtained }))
+        Ok(Arc::new(Slab { mapping, owner, free_pages, holders, page_bytes, piece_bytes, bytes, obtained }))
     }
 
     /// A slot of `bytes`, in whole pages; None when too few are free, or in a forked child (see
@@ -115,8 +115,8 @@ impl Slab {
         &self.free_pages
     }
 
-    pub(crate) fn readers(&self, page: u32) -> &AtomicU32 {
-        &self.readers[page as usize]
+    pub(crate) fn holders(&self, page: u32) -> &AtomicU32 {
+        &self.holders[page as usize]
     }
 
     pub(crate) fn piece_of(&self, page: u32) -> u32 {

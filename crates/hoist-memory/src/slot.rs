@@ -1,4 +1,4 @@
-//! Slots: pages owned by value, by one writer or by counted readers.
+//! Slots: pages owned by value, by one writer, or by counted readers or fillers.
 
 use crate::free_pages::NO_PAGE;
 use crate::slab::Slab;
@@ -6,7 +6,7 @@ use crate::spans::{MemorySpan, Run, Runs};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-/// A chain of pages and nothing else: what [`Slot`] and [`SlotReader`] have in common.
+/// A chain of pages and nothing else: what all holders of a slot have in common.
 struct Chain {
     slab: Arc<Slab>,
     first: u32,
@@ -34,7 +34,7 @@ impl Chain {
     fn parts(&self) -> impl Iterator<Item = &[u8]> {
         // SAFETY: each run lies in pages of this chain, mapped and initialised (by the kernel, with zeros) until the
         // slab is dropped, which `self` prevents. Nobody writes them while `&self` lives: a slot's only writer is its
-        // one owner, who is lending it, and a shared chain has no writer.
+        // one owner, who is lending it, and readers are no writers; fillers do not come here.
         self.runs(0, self.bytes).map(|Run { offset, bytes, .. }| unsafe {
             std::slice::from_raw_parts(self.slab.at(offset).cast_const(), bytes)
         })
@@ -102,14 +102,14 @@ impl Slot {
     /// Ends writing: the first of any number of readers.
     #[must_use]
     pub fn share(self) -> SlotReader {
-        let slot = std::mem::ManuallyDrop::new(self);
-        // SAFETY: the chain is moved out of a value that is never used or dropped again.
-        let chain = unsafe { std::ptr::read(&raw const slot.chain) };
-        if chain.pages > 0 {
-            let before = chain.slab.readers(chain.first).swap(1, Ordering::Relaxed);
-            assert_eq!(before, 0, "page {} had readers beside its writer", chain.first);
-        }
-        SlotReader { chain }
+        SlotReader { shared: Shared::first(self) }
+    }
+
+    /// Has it filled from several places at once: the first of any number of fillers. Nobody sees the bytes until
+    /// [`SlotFiller::try_into_slot`] has made it one slot again.
+    #[must_use]
+    pub fn divide(self) -> SlotFiller {
+        SlotFiller { shared: Shared::first(self) }
     }
 }
 
@@ -119,21 +119,82 @@ impl Drop for Slot {
     }
 }
 
-/// A counted reader of a slot. The last one that is dropped gives the pages back.
-pub struct SlotReader {
+/// A chain with a count of its holders. The last one that is dropped gives the pages back.
+struct Shared {
     chain: Chain,
+}
+
+impl Shared {
+    fn first(slot: Slot) -> Shared {
+        let slot = std::mem::ManuallyDrop::new(slot);
+        // SAFETY: the chain is moved out of a value that is never used or dropped again.
+        let chain = unsafe { std::ptr::read(&raw const slot.chain) };
+        if chain.pages > 0 {
+            let before = chain.slab.holders(chain.first).swap(1, Ordering::Relaxed);
+            assert_eq!(before, 0, "page {} had holders beside its writer", chain.first);
+        }
+        Shared { chain }
+    }
+
+    /// The slot, when this is its last holder. (A slot of no bytes has nothing to share and always succeeds.)
+    fn try_into_slot(self) -> Result<Slot, Shared> {
+        if self.chain.pages > 0 {
+            // Acquire: what the other holders did with the bytes happened before their counts went down.
+            let holders = self.chain.slab.holders(self.chain.first);
+            if holders.load(Ordering::Acquire) != 1 {
+                return Err(self);
+            }
+            // Nobody can add a holder meanwhile: that takes one, and this is the only one.
+            holders.store(0, Ordering::Relaxed);
+        }
+        let shared = std::mem::ManuallyDrop::new(self);
+        // SAFETY: the chain is moved out of a value that is never used or dropped again.
+        Ok(Slot { chain: unsafe { std::ptr::read(&raw const shared.chain) } })
+    }
+}
+
+impl Clone for Shared {
+    fn clone(&self) -> Shared {
+        let Chain { ref slab, first, pages, bytes } = self.chain;
+        if pages > 0 {
+            let before = slab.holders(first).fetch_add(1, Ordering::Relaxed);
+            assert!((1..u32::MAX / 2).contains(&before), "page {first} had {before} holders");
+        }
+        Shared { chain: Chain { slab: Arc::clone(slab), first, pages, bytes } }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.chain.pages == 0 {
+            return;
+        }
+        let before = self.chain.slab.holders(self.chain.first).fetch_sub(1, Ordering::Release);
+        assert!(before >= 1, "page {} had no holder", self.chain.first);
+        if before == 1 {
+            // Every other holder's use of the bytes happened before its count went down (Release above).
+            fence(Ordering::Acquire);
+            self.chain.give_back();
+        }
+    }
+}
+
+/// A counted reader of a slot. The last one that is dropped gives the pages back.
+#[derive(Clone)]
+pub struct SlotReader {
+    shared: Shared,
 }
 
 impl SlotReader {
     /// Bytes of the slot.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.chain.bytes
+        self.shared.chain.bytes
     }
 
     /// See [`Slot::parts`].
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.chain.parts()
+        self.shared.chain.parts()
     }
 
     /// See [`Slot::spans`].
@@ -141,7 +202,7 @@ impl SlotReader {
     /// # Panics
     /// When the range ends behind the slot's padding.
     pub fn spans(&self, offset: u64, bytes: u64) -> impl Iterator<Item = MemorySpan> {
-        self.chain.spans(offset, bytes)
+        self.shared.chain.spans(offset, bytes)
     }
 
     /// The slot to write again, when this is its last reader.
@@ -149,55 +210,49 @@ impl SlotReader {
     /// # Errors
     /// Gives the reader back when there are others. (A slot of no bytes has nothing to share and always succeeds.)
     pub fn try_into_slot(self) -> Result<Slot, SlotReader> {
-        if self.chain.pages > 0 {
-            // Acquire: what the other readers did with the bytes happened before their counts went down.
-            let readers = self.chain.slab.readers(self.chain.first);
-            if readers.load(Ordering::Acquire) != 1 {
-                return Err(self);
-            }
-            // Nobody can add a reader meanwhile: that takes one, and this is the only one.
-            readers.store(0, Ordering::Relaxed);
-        }
-        let reader = std::mem::ManuallyDrop::new(self);
-        // SAFETY: the chain is moved out of a value that is never used or dropped again.
-        Ok(Slot { chain: unsafe { std::ptr::read(&raw const reader.chain) } })
+        self.shared.try_into_slot().map_err(|shared| SlotReader { shared })
     }
 }
 
-impl Clone for SlotReader {
-    fn clone(&self) -> SlotReader {
-        let Chain { ref slab, first, pages, bytes } = self.chain;
-        if pages > 0 {
-            let before = slab.readers(first).fetch_add(1, Ordering::Relaxed);
-            assert!((1..u32::MAX / 2).contains(&before), "page {first} had {before} readers");
-        }
-        SlotReader { chain: Chain { slab: Arc::clone(slab), first, pages, bytes } }
-    }
+/// One of those who fill a slot together, from different drives: each has it written by the kernel, none can look. The
+/// last one that is dropped gives the pages back.
+#[derive(Clone)]
+pub struct SlotFiller {
+    shared: Shared,
 }
 
-impl Drop for SlotReader {
-    fn drop(&mut self) {
-        if self.chain.pages == 0 {
-            return;
-        }
-        let before = self.chain.slab.readers(self.chain.first).fetch_sub(1, Ordering::Release);
-        assert!(before >= 1, "page {} had no reader", self.chain.first);
-        if before == 1 {
-            // Every other reader's use of the bytes happened before its count went down (Release above).
-            fence(Ordering::Acquire);
-            self.chain.give_back();
-        }
+impl SlotFiller {
+    /// Bytes of the slot.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.shared.chain.bytes
+    }
+
+    /// See [`Slot::spans`]. Fillers that are given the same bytes to write leave any of them there.
+    ///
+    /// # Panics
+    /// When the range ends behind the slot's padding.
+    pub fn spans(&self, offset: u64, bytes: u64) -> impl Iterator<Item = MemorySpan> {
+        self.shared.chain.spans(offset, bytes)
+    }
+
+    /// The slot, when this is its last filler.
+    ///
+    /// # Errors
+    /// Gives the filler back when there are others. (A slot of no bytes has nothing to share and always succeeds.)
+    pub fn try_into_slot(self) -> Result<Slot, SlotFiller> {
+        self.shared.try_into_slot().map_err(|shared| SlotFiller { shared })
     }
 }
 
 macro_rules! impl_debug {
-    ($($name:ident)*) => {$(
+    ($($name:ident $($shared:ident)?;)*) => {$(
         impl std::fmt::Debug for $name {
             fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let Chain { first, pages, bytes, .. } = &self.chain;
+                let Chain { first, pages, bytes, .. } = &self$(.$shared)?.chain;
                 write!(out, "{} {{ {bytes} bytes in {pages} pages from {first} }}", stringify!($name))
             }
         }
     )*};
 }
-impl_debug!(Slot SlotReader);
+impl_debug!(Slot; SlotReader shared; SlotFiller shared;);

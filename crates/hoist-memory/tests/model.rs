@@ -1,7 +1,7 @@
 //! A slab against a model that is too small to be wrong.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use hoist_memory::{Config, Slab, Slot, SlotReader};
+use hoist_memory::{Config, Slab, Slot, SlotFiller, SlotReader};
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -45,6 +45,7 @@ fn check<'part>(parts: impl Iterator<Item = &'part [u8]>, bytes: u64, stamp: u64
 enum Held {
     Writer(Slot),
     Readers(Vec<SlotReader>),
+    Fillers(Vec<SlotFiller>),
 }
 
 struct Item {
@@ -58,6 +59,7 @@ impl Item {
         let spans: Vec<_> = match &self.held {
             Held::Writer(slot) => slot.spans(0, self.bytes).collect(),
             Held::Readers(readers) => readers[0].spans(0, self.bytes).collect(),
+            Held::Fillers(fillers) => fillers[0].spans(0, self.bytes).collect(),
         };
         spans.iter().flat_map(|span| (span.address..span.address + span.bytes).step_by(PAGE_BYTES)).collect()
     }
@@ -67,6 +69,7 @@ impl Item {
 enum Op {
     Allocate(u64),
     Share(usize),
+    Divide(usize),
     Clone(usize),
     DropOne(usize),
     Unshare(usize),
@@ -77,6 +80,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (0..6 * PAGE_BYTES as u64).prop_map(Op::Allocate),
         2 => any::<usize>().prop_map(Op::Share),
+        1 => any::<usize>().prop_map(Op::Divide),
         2 => any::<usize>().prop_map(Op::Clone),
         4 => any::<usize>().prop_map(Op::DropOne),
         2 => any::<usize>().prop_map(Op::Unshare),
@@ -89,6 +93,7 @@ fn change(item: &mut Item, op: &Op, stamps: &mut u64) -> bool {
     let held = std::mem::replace(&mut item.held, Held::Readers(Vec::new()));
     item.held = match (held, op) {
         (Held::Writer(slot), Op::Share(_)) => Held::Readers(vec![slot.share()]),
+        (Held::Writer(slot), Op::Divide(_)) => Held::Fillers(vec![slot.divide()]),
         (Held::Writer(_), Op::DropOne(_)) => return false,
         (Held::Writer(mut slot), Op::Rewrite(_)) => {
             *stamps += 1;
@@ -121,6 +126,28 @@ fn change(item: &mut Item, op: &Op, stamps: &mut u64) -> bool {
                 }
             }
         }
+        (Held::Fillers(mut fillers), Op::Clone(_)) => {
+            fillers.push(fillers[0].clone());
+            Held::Fillers(fillers)
+        }
+        (Held::Fillers(mut fillers), Op::DropOne(_)) => {
+            fillers.pop();
+            if fillers.is_empty() {
+                return false;
+            }
+            Held::Fillers(fillers)
+        }
+        (Held::Fillers(mut fillers), Op::Unshare(_)) => match fillers.pop().unwrap().try_into_slot() {
+            Ok(slot) => {
+                assert!(fillers.is_empty() || item.bytes == 0, "a writer beside fillers");
+                Held::Writer(slot)
+            }
+            Err(filler) => {
+                assert!(!fillers.is_empty(), "the last filler must become the writer");
+                fillers.push(filler);
+                Held::Fillers(fillers)
+            }
+        },
         (held, _) => held,
     };
     true
@@ -149,7 +176,7 @@ proptest! {
                         items.push(Item { held: Held::Writer(slot), bytes: *bytes, stamp: stamps });
                     }
                 }
-                Op::Share(pick) | Op::Clone(pick) | Op::DropOne(pick) | Op::Unshare(pick) | Op::Rewrite(pick) => {
+                Op::Share(pick) | Op::Divide(pick) | Op::Clone(pick) | Op::DropOne(pick) | Op::Unshare(pick) | Op::Rewrite(pick) => {
                     if items.is_empty() {
                         continue;
                     }
@@ -169,6 +196,8 @@ proptest! {
                     Held::Readers(readers) => {
                         readers.iter().for_each(|reader| check(reader.parts(), item.bytes, item.stamp));
                     }
+                    // What they fill cannot be looked at; that their pages are nobody else's was seen above.
+                    Held::Fillers(_) => {}
                 }
             }
         }

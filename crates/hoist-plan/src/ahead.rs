@@ -74,8 +74,8 @@ impl Plan {
             }
             _ => 0,
         };
-        let (pages, directory) = (unit.pages + sources, usize::from(unit.spec.directory));
-        let in_flight = self.read_bytes_in_flight[directory];
+        let pages = unit.pages + sources;
+        let in_flight = self.read_bytes_in_flight;
         if reads && in_flight > 0 && in_flight + unit.spec.bytes > self.config.credit_bytes {
             return false;
         }

@@ -9,11 +9,9 @@ pub struct Config {
     pub page_bytes: u64,
     /// Bytes of the device arena.
     pub device_bytes: u64,
-    /// Most bytes of prefetch reads, and of writes, in flight for each directory: what keeps the
-    /// drive's queue full (twice queue depth x block size).
+    /// Most bytes of prefetch reads, and of writes, in flight: what keeps the drives' queues full (for
+    /// each directory twice queue depth x block size; what is moved is spread over all of them).
     pub credit_bytes: u64,
-    /// Number of directories; `UnitSpec::directory` is below it.
-    pub directories: u8,
     /// Fetch ahead of demand and write behind it. Without, reads are serial and each write is
     /// waited for: the baseline that overlap is measured against.
     pub prefetch: bool,
@@ -51,13 +49,6 @@ impl Config {
                 key: "host.page_bytes",
                 what: format!("is {}", self.page_bytes),
                 would_be_right: "a power of two of at least 4096".into(),
-            });
-        }
-        if self.directories == 0 {
-            problems.push(Problem {
-                key: "store.nvme_path",
-                what: "names no directory".into(),
-                would_be_right: "a list of at least one directory".into(),
             });
         }
         if self.credit_bytes == 0 {

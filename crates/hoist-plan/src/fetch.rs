@@ -198,9 +198,9 @@ impl Plan {
         let unit = self.unit(id);
         unit.promoted = priority == Priority::Demand;
         unit.host = Host::Filling(Fill::Reading(request));
-        let (directory, bytes) = (usize::from(unit.spec.directory), unit.spec.bytes);
+        let bytes = unit.spec.bytes;
         self.count_kept(id);
-        self.read_bytes_in_flight[directory] += bytes;
+        self.read_bytes_in_flight += bytes;
         self.stats.read_bytes += bytes;
         actions.push(Action::Read { request, unit: id, priority });
     }
@@ -239,9 +239,8 @@ impl Plan {
     }
 
     fn read_ended(&mut self, id: UnitId) {
-        let unit = self.unit(id);
-        let (directory, bytes) = (usize::from(unit.spec.directory), unit.spec.bytes);
-        self.read_bytes_in_flight[directory] -= bytes;
+        let bytes = self.unit(id).spec.bytes;
+        self.read_bytes_in_flight -= bytes;
     }
 
     /// The host slot now holds the newest version.

@@ -68,8 +68,8 @@ pub struct Plan {
     /// Pages that the placement keeps on the host until an access, while the unit does without
     /// them there, being on the device: room that the placement set aside and nobody takes.
     pub(crate) kept_elsewhere: BTreeMap<(u64, UnitId), u64>,
-    pub(crate) read_bytes_in_flight: Vec<u64>,
-    pub(crate) write_bytes_in_flight: Vec<u64>,
+    pub(crate) read_bytes_in_flight: u64,
+    pub(crate) write_bytes_in_flight: u64,
     pub(crate) copy_bytes_in_flight: u64,
     pub(crate) demands: VecDeque<Demand>,
     /// The demand that is being served.
@@ -98,7 +98,6 @@ impl Plan {
     /// A plan over these units, with nothing in memory. `epoch` is the one that the first step
     /// will become.
     pub fn new(config: Config, units: Vec<UnitSpec>, epoch: u64) -> Plan {
-        let directories = usize::from(config.directories);
         let page_bytes = config.page_bytes;
         let mut units: Vec<Unit> = units.into_iter().map(|spec| Unit::new(spec, page_bytes)).collect();
         for index in 0..units.len() {
@@ -118,8 +117,8 @@ impl Plan {
             kept_pages: 0,
             kept_device_bytes: 0,
             kept_elsewhere: BTreeMap::new(),
-            read_bytes_in_flight: vec![0; directories],
-            write_bytes_in_flight: vec![0; directories],
+            read_bytes_in_flight: 0,
+            write_bytes_in_flight: 0,
             copy_bytes_in_flight: 0,
             demands: VecDeque::new(),
             serving: None,

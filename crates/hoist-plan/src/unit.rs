@@ -21,8 +21,6 @@ pub struct UnitSpec {
     pub bytes: u64,
     /// Durable, scratch or derived.
     pub kind: Kind,
-    /// Which NVMe directory it lives in.
-    pub directory: u8,
     /// NVMe holds its newest version when the plan begins.
     pub stored: bool,
 }

@@ -10,7 +10,7 @@ impl Plan {
     /// Whether a write is under way or could begin now.
     pub(crate) fn writes_pending(&self) -> bool {
         let queued = |id: &&UnitId| self.units[id.0 as usize].write_back == WriteBack::Queued;
-        self.write_bytes_in_flight.iter().any(|&bytes| bytes > 0)
+        self.write_bytes_in_flight > 0
             || self.scratch_writes.iter().any(|id| queued(&id))
             || self.durable_writes.iter().filter(queued).any(|&id| self.write_allowed(id))
     }
@@ -91,13 +91,13 @@ impl Plan {
             unit.write_back = WriteBack::Idle;
             return true;
         }
-        let (directory, bytes) = (usize::from(unit.spec.directory), unit.spec.bytes);
+        let bytes = unit.spec.bytes;
         let many = self.requests.len() >= REQUESTS_AHEAD_MAX;
-        let in_flight = self.write_bytes_in_flight[directory];
+        let in_flight = self.write_bytes_in_flight;
         if in_flight > 0 && (many || in_flight + bytes > self.config.credit_bytes) {
             return false;
         }
-        self.write_bytes_in_flight[directory] += bytes;
+        self.write_bytes_in_flight += bytes;
         let request = self.request(id, Work::Sum);
         let unit = self.unit(id);
         unit.host_holds.readers += 1;
@@ -121,8 +121,8 @@ impl Plan {
         let unit = self.unit(id);
         unit.host_holds.readers -= 1;
         unit.write_back = WriteBack::Idle;
-        let (directory, bytes) = (usize::from(unit.spec.directory), unit.spec.bytes);
-        self.write_bytes_in_flight[directory] -= bytes;
+        let bytes = unit.spec.bytes;
+        self.write_bytes_in_flight -= bytes;
     }
 
     pub(crate) fn written(&mut self, id: UnitId, actions: &mut Vec<Action>) {

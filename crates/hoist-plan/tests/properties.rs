@@ -22,7 +22,6 @@ fn config(host_pages: u64, device_bytes: u64, prefetch: bool, write_each_step: b
         page_bytes: PAGE_BYTES,
         device_bytes,
         credit_bytes: 16 * PAGE_BYTES,
-        directories: 2,
         prefetch,
         write_each_step,
         bandwidths,
@@ -45,10 +44,11 @@ fn units(random: &mut Random, count: u64, pages: u64, shape: Shape) -> Vec<UnitS
     let mut specs = Vec::new();
     for _ in 0..count {
         let bytes = 1 + random.below(pages * PAGE_BYTES);
-        let directory = random.below(2) as u8;
+        // Drawn and left: the seeds below were found when a unit had one more attribute.
+        random.below(2);
         match random.below(3) {
-            0 => specs.push(UnitSpec { bytes, kind: Kind::Scratch, directory, stored: false }),
-            1 => specs.push(UnitSpec { bytes, kind: Kind::Durable, directory, stored: true }),
+            0 => specs.push(UnitSpec { bytes, kind: Kind::Scratch, stored: false }),
+            1 => specs.push(UnitSpec { bytes, kind: Kind::Durable, stored: true }),
             _ => {
                 let first = specs.len() as u32;
                 let (sources, copies) = match shape {
@@ -60,11 +60,11 @@ fn units(random: &mut Random, count: u64, pages: u64, shape: Shape) -> Vec<UnitS
                 };
                 let ids: Vec<UnitId> = (first..first + sources.len() as u32).map(UnitId).collect();
                 for bytes in sources {
-                    specs.push(UnitSpec { bytes, kind: Kind::Durable, directory, stored: true });
+                    specs.push(UnitSpec { bytes, kind: Kind::Durable, stored: true });
                 }
                 for _ in 0..copies {
                     let kind = Kind::Derived { sources: ids.clone() };
-                    specs.push(UnitSpec { bytes: bytes.div_ceil(2), kind, directory, stored: false });
+                    specs.push(UnitSpec { bytes: bytes.div_ceil(2), kind, stored: false });
                 }
             }
         }

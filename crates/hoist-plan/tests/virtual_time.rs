@@ -108,7 +108,7 @@ impl World {
 /// `layers` layers of `bytes` of bf16 parameters each, trained with Adam: forward and backward on the
 /// device, the optimizer on the host.
 fn training(layers: u32, bytes: u64) -> (Vec<UnitSpec>, Vec<AccessSpec>) {
-    let unit = |bytes, kind: Kind| UnitSpec { bytes, stored: kind == Kind::Durable, kind, directory: 0 };
+    let unit = |bytes, kind: Kind| UnitSpec { bytes, stored: kind == Kind::Durable, kind };
     let mut units = Vec::new();
     for layer in 0..layers {
         let master = UnitId(5 * layer);
@@ -145,7 +145,6 @@ fn run(
         page_bytes: MIB,
         device_bytes: device,
         credit_bytes: 64 * MIB,
-        directories: 1,
         prefetch,
         write_each_step: true,
         bandwidths: RATES,
@@ -214,7 +213,7 @@ fn steps_come_near_the_bound_and_never_pass_it() {
 /// once.)
 #[test]
 fn what_the_device_keeps_may_be_written_late() {
-    let unit = UnitSpec { bytes: 8 * MIB, kind: Kind::Durable, directory: 0, stored: true };
+    let unit = UnitSpec { bytes: 8 * MIB, kind: Kind::Durable, stored: true };
     let units = vec![unit; 17];
     let access = |unit: u32, mode: Mode, compute_ns: u64| AccessSpec {
         tier: Tier::Device,

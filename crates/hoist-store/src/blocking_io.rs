@@ -2,14 +2,12 @@
 
 use crate::Error;
 use crate::directory::Directory;
+use crate::ids::{self, OWN_ID};
 use crossbeam_channel::{Receiver, Sender};
 use hoist_io::{Completion, FileId, FileRange, Priority, Request, RequestId, Transfer};
 use hoist_memory::AlignedBuffer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Set in the ids of the store's own requests. Callers' ids are below.
-pub const OWN_ID: RequestId = 1 << 63;
 
 /// Directs completions: the store's own go to `receiver` while it waits for them, all others to `deliver`.
 pub(crate) struct Switch {
@@ -47,10 +45,10 @@ impl Switch {
         self.waits.store(waits, Ordering::Release);
     }
 
-    /// An id for one of the store's own requests.
-    pub fn next_id(&mut self) -> RequestId {
+    /// An id for one of the store's own requests to a directory.
+    pub fn next_id(&mut self, directory: usize) -> RequestId {
         self.last_id += 1;
-        self.last_id
+        ids::in_directory(self.last_id, directory)
     }
 
     /// The next completion of an own request.
@@ -66,7 +64,8 @@ impl Switch {
         transfer: Transfer,
         ranges: Vec<FileRange>,
     ) -> Result<Transfer, Error> {
-        let id = self.next_id();
+        // Who waits for one request knows where it went.
+        let id = self.next_id(0);
         directory.push(Request { id, priority: Priority::Demand, ranges, transfer });
         let completion = self.wait()?;
         completion.result?;

@@ -79,7 +79,7 @@ impl Layout {
     fn add_run(&mut self, spec: &TensorSpec) -> RunId {
         let run = RunId(self.runs.len() as u32);
         let (class, life) = (spec.class, spec.life.kind());
-        self.runs.push(RunInfo { bytes: 0, class, life, directory: 0, tensors: Vec::new() });
+        self.runs.push(RunInfo { bytes: 0, class, life, tensors: Vec::new() });
         run
     }
 

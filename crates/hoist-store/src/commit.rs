@@ -15,7 +15,7 @@ pub(crate) struct Changes {
     /// Durable bytes that were written.
     pub spans: BTreeMap<RunId, Ranges>,
     /// Extents of older epochs that it replaces.
-    pub dropped: Vec<(u32, Extent)>,
+    pub dropped: Vec<Extent>,
     pub notes: BTreeSet<String>,
     /// Durable writes that failed and were not made good.
     failed: Vec<Span>,
@@ -64,8 +64,8 @@ pub(crate) struct Commit {
     /// Own requests in flight.
     left: usize,
     /// Freed when the epoch is durable.
-    dropped: Vec<(u32, Extent)>,
-    /// Per directory what its journal gets; taken when it is written.
+    dropped: Vec<Extent>,
+    /// What each journal gets; taken when it is written.
     writes: Vec<JournalWrite>,
     /// Whether `writes` are whole new journals.
     image: bool,
@@ -73,6 +73,7 @@ pub(crate) struct Commit {
 }
 
 struct JournalWrite {
+    place: usize,
     buffer: AlignedBuffer,
     /// Where the journal ends, and its capacity, when it is written.
     tail: u64,
@@ -136,11 +137,10 @@ impl Store {
         let (dropped, stage) = (changes.dropped, Stage::DataSynced);
         self.commit = Some(Commit { epoch, stage, left: 0, dropped, writes, image, error: None });
         let mut dirty = Vec::new();
-        for (place, directory) in self.directories.iter_mut().enumerate() {
-            let segments = directory.segments.iter_mut();
-            let written =
-                segments.filter_map(|segment| std::mem::take(&mut segment.dirty).then_some(segment.file));
-            dirty.extend(written.map(|file| (place, file)));
+        for segment in &mut self.segments {
+            if std::mem::take(&mut segment.dirty) {
+                dirty.push((segment.directory, segment.file));
+            }
         }
         if dirty.is_empty() {
             self.next_stage();
@@ -162,15 +162,19 @@ impl Store {
         }
         let batch = batch.finish()?;
         let bytes = batch.len() as u64;
-        let image = self.directories.iter().any(|d| d.journals.tail + bytes > d.journals.capacity);
+        let current = self.directories.iter().map(|directory| &directory.journals).filter(|one| !one.behind);
+        let image = current.clone().any(|journals| journals.tail + bytes > journals.capacity);
         let mut writes = Vec::with_capacity(self.directories.len());
         for (place, directory) in self.directories.iter_mut().enumerate() {
             let journals = &mut directory.journals;
+            if journals.behind {
+                continue;
+            }
             writes.push(if image {
                 let header = Header { directory: place as u32, ..self.header.clone() };
                 let (buffer, tail) = image_buffer(header, &self.contents, epoch)?;
                 let (capacity, file) = (buffer.len() as u64, journals.file(1 - journals.active));
-                JournalWrite { buffer, tail, capacity, bytes: capacity, offset: 0, file }
+                JournalWrite { place, buffer, tail, capacity, bytes: capacity, offset: 0, file }
             } else {
                 let mut buffer = match journals.buffer.take().filter(|buffer| buffer.len() >= batch.len()) {
                     Some(buffer) => buffer,
@@ -179,14 +183,14 @@ impl Store {
                 buffer[..batch.len()].copy_from_slice(&batch);
                 let (offset, capacity) = (journals.tail, journals.capacity);
                 let (tail, file) = (offset + bytes, journals.file(journals.active));
-                JournalWrite { buffer, tail, capacity, bytes, offset, file }
+                JournalWrite { place, buffer, tail, capacity, bytes, offset, file }
             });
         }
         Ok((writes, image))
     }
 
     fn push_own(&mut self, place: usize, transfer: Transfer, ranges: Vec<FileRange>) {
-        let id = self.switch.next_id();
+        let id = self.switch.next_id(place);
         if let Some(commit) = &mut self.commit {
             commit.left += 1;
         }
@@ -197,18 +201,21 @@ impl Store {
     /// Takes back one of the commit's own requests, and goes on when it was the last of its stage.
     pub(crate) fn commit_completed(
         &mut self,
+        place: usize,
         transfer: Transfer,
         result: Result<(), Error>,
     ) -> Option<StoreEvent> {
-        let commit = self.commit.as_mut()?;
+        let mut commit = self.commit.as_mut()?;
         commit.left -= 1;
         if let Err(error) = result {
             // The old journal is superseded already: a failure to mark it so costs nothing that is promised.
             if commit.stage == Stage::OldRetired {
                 tracing::warn!(%error, "the old journal could not be retired");
-            } else {
+            } else if commit.stage == Stage::DataSynced || !self.leave_behind(place, &error) {
+                let commit = self.commit.as_mut()?;
                 commit.error.get_or_insert(error);
             }
+            commit = self.commit.as_mut()?;
         }
         if let (Transfer::WriteBuffer(buffer), false, Stage::JournalWritten) =
             (transfer, commit.image, commit.stage)
@@ -235,8 +242,7 @@ impl Store {
             Stage::DataSynced => {
                 commit.stage = Stage::JournalWritten;
                 let writes = std::mem::take(&mut commit.writes);
-                for (place, write) in writes.into_iter().enumerate() {
-                    let JournalWrite { buffer, tail, capacity, bytes, offset, file } = write;
+                for JournalWrite { place, buffer, tail, capacity, bytes, offset, file } in writes {
                     let journals = &mut self.directories[place].journals;
                     (journals.tail, journals.capacity) = (tail, capacity);
                     let ranges = vec![FileRange { file, offset, bytes, buffer_offset: 0 }];
@@ -245,7 +251,7 @@ impl Store {
             }
             Stage::JournalWritten => {
                 commit.stage = Stage::JournalSynced;
-                for place in 0..self.directories.len() {
+                for place in self.current_journals() {
                     let journals = &mut self.directories[place].journals;
                     if image {
                         journals.active = 1 - journals.active;
@@ -256,9 +262,10 @@ impl Store {
             }
             Stage::JournalSynced if image => {
                 commit.stage = Stage::OldRetired;
-                let zeros: Result<Vec<_>, _> = self.directories.iter().map(|_| no_preamble()).collect();
+                let current = self.current_journals();
+                let zeros: Result<Vec<_>, _> = current.iter().map(|_| no_preamble()).collect();
                 let Ok(zeros) = zeros else { return self.end_commit() };
-                for (place, buffer) in zeros.into_iter().enumerate() {
+                for (place, buffer) in current.into_iter().zip(zeros) {
                     let journals = &self.directories[place].journals;
                     let (file, bytes) = (journals.file(1 - journals.active), buffer.len() as u64);
                     let ranges = vec![FileRange { file, offset: 0, bytes, buffer_offset: 0 }];
@@ -268,6 +275,24 @@ impl Store {
             Stage::JournalSynced | Stage::OldRetired => return self.end_commit(),
         }
         None
+    }
+
+    /// The directories whose journals get every epoch.
+    fn current_journals(&self) -> Vec<usize> {
+        (0..self.directories.len()).filter(|place| !self.directories[*place].journals.behind).collect()
+    }
+
+    /// A journal could not be written: the others go on without it. Its directory's copy stays at an older epoch, and a
+    /// later open takes the newest. `false`, and nothing changed, when there is no other.
+    fn leave_behind(&mut self, place: usize, error: &Error) -> bool {
+        let others = self.current_journals().into_iter().any(|other| other != place);
+        if others {
+            let directory = &mut self.directories[place];
+            tracing::error!(directory = %directory.path.display(), %error, "its journal is left behind");
+            directory.journals.behind = true;
+            self.spread.quarantine(place, &error.to_string());
+        }
+        others
     }
 
     /// The commit is over: what it dropped is free, or nothing is written any more.

@@ -10,6 +10,9 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 1 << 30;
 /// Segments are rounded up to this, so that a small store stays small and a large one has room between runs.
 pub const SEGMENT_GRAIN_BYTES: u64 = 64 << 20;
 
+/// More drives than a machine holds; requests' ids have room for 32768.
+const DIRECTORIES_MAX: usize = 255;
+
 /// What a commit promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -67,6 +70,10 @@ impl Config {
                 "a list of directories on NVMe drives",
             );
         }
+        if self.nvme_path.len() > DIRECTORIES_MAX {
+            let what = format!("{} directories are given", self.nvme_path.len());
+            wrong("store.nvme_path", what, "at most 255 directories");
+        }
         for (place, path) in self.nvme_path.iter().enumerate() {
             if self.nvme_path[..place].contains(path) {
                 wrong("store.nvme_path", format!("{} is given twice", path.display()), "each directory once");
@@ -90,6 +97,9 @@ mod tests {
         assert_eq!(config.problems().len(), 2);
         let config = Config { nvme_path: vec!["/a".into(), "/b".into(), "/a".into()], ..Config::default() };
         assert!(config.problems()[0].what.contains("/a is given twice"));
+        let nvme_path = (0..256).map(|number| format!("/{number}").into()).collect();
+        let config = Config { nvme_path, ..Config::default() };
+        assert!(config.problems()[0].what.contains("256 directories"));
         let config = Config { nvme_path: vec!["/a".into()], ..Config::default() };
         assert!(config.problems().is_empty());
     }

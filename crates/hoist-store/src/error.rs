@@ -56,9 +56,9 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
-    /// The store was written by a later version.
-    #[error("{} has format version {found}, this hoist reads up to {supported}: use a newer hoist", .path.display())]
-    NewerVersion {
+    /// The store was written in another version of the format.
+    #[error("{} has format version {found}, this hoist reads version {supported}: use the hoist that wrote it", .path.display())]
+    OtherVersion {
         /// The journal.
         path: PathBuf,
         /// Its version.
@@ -82,14 +82,14 @@ pub enum Error {
     },
     /// No free extents.
     #[error(
-        "{span} needs {need_bytes} bytes and its directory has {free_bytes} free: commit, or create a larger store"
+        "{span} needs {need_bytes} bytes and the store has {free_bytes} free for it: commit, or create a larger store"
     )]
     NoSpace {
         /// What was to be written.
         span: Span,
         /// Bytes that it needs.
         need_bytes: u64,
-        /// Bytes that are free where it lies.
+        /// Bytes that are free in the directories that take writes.
         free_bytes: u64,
     },
     /// The span is not one that may be read or written by itself, or slot or checksums do not fit it.

@@ -20,11 +20,11 @@ pub(crate) struct FreeSpace {
 }
 
 impl FreeSpace {
-    /// All of the segments with these sizes.
-    pub fn new(segments: &[u64]) -> FreeSpace {
+    /// All of the segments with these sizes; `first` is the number of the first of them.
+    pub fn new(first: u32, segments: &[u64]) -> FreeSpace {
         let mut free = FreeSpace::default();
         for (segment, bytes) in segments.iter().enumerate().filter(|(_, bytes)| **bytes > 0) {
-            free.insert(segment as u32, 0, *bytes);
+            free.insert(first + segment as u32, 0, *bytes);
         }
         free
     }
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_smallest_interval_that_fits_is_taken() {
-        let mut free = FreeSpace::new(&[1 << 20, 1 << 18, 1 << 19]);
+        let mut free = FreeSpace::new(0, &[1 << 20, 1 << 18, 1 << 19]);
         let mut out = Vec::new();
         assert!(free.allocate((1 << 18) - 5, &mut out));
         assert!(free.allocate(1 << 19, &mut out));
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn extents_outside_or_claimed_twice_are_refused() {
-        let mut free = FreeSpace::new(&SEGMENTS);
+        let mut free = FreeSpace::new(0, &SEGMENTS);
         let extent = Extent { segment: 1, offset: 8192, bytes: 5000 };
         assert!(free.take(extent) && !free.take(extent));
         assert!(!free.take(Extent { segment: 1, offset: 4096, bytes: 4097 }));
@@ -179,7 +179,7 @@ mod tests {
         fn live_extents_never_overlap_and_all_space_can_be_used(
             ops in prop::collection::vec((any::<bool>(), 1..40 * 4096u64, any::<prop::sample::Index>()), 1..80)
         ) {
-            let mut free = FreeSpace::new(&SEGMENTS);
+            let mut free = FreeSpace::new(0, &SEGMENTS);
             let mut live: Vec<Vec<Extent>> = Vec::new();
             for (allocate, bytes, which) in ops {
                 if allocate {
@@ -198,7 +198,7 @@ mod tests {
                 let used: u64 = live.iter().flatten().map(|extent| occupied(extent.bytes)).sum();
                 prop_assert_eq!(used + free.bytes(), total());
                 // Rebuilt from the live extents: `take` refuses overlaps.
-                let mut rebuilt = FreeSpace::new(&SEGMENTS);
+                let mut rebuilt = FreeSpace::new(0, &SEGMENTS);
                 for extent in live.iter().flatten() {
                     prop_assert!(rebuilt.take(*extent), "{:?} overlaps", extent);
                 }

@@ -81,7 +81,7 @@ pub(crate) fn rewrite(
 /// Reads both journals of a directory; the newer one is what it says.
 pub(crate) fn read(directory: &Directory, switch: &mut Switch) -> Result<Copy, Error> {
     let mut copy = Copy { found: None, newest_seen: None };
-    let mut newer_version = None;
+    let mut other_version = None;
     for (place, name) in JOURNAL_NAMES.iter().enumerate() {
         let path = manifest(&directory.path).join(name);
         if !path.exists() {
@@ -103,8 +103,8 @@ pub(crate) fn read(directory: &Directory, switch: &mut Switch) -> Result<Copy, E
             return Err(Error::Damaged { directory: directory.path.clone(), what });
         }
         match checked {
-            Err(hoist_format::Error::NewerVersion { found, supported }) => {
-                newer_version = Some(Error::NewerVersion { path, found, supported });
+            Err(hoist_format::Error::OtherVersion { found, supported }) => {
+                other_version = Some(Error::OtherVersion { path, found, supported });
             }
             Err(error) => tracing::debug!(path = %path.display(), %error, "no journal here"),
             Ok(()) => {}
@@ -115,6 +115,5 @@ pub(crate) fn read(directory: &Directory, switch: &mut Switch) -> Result<Copy, E
             copy.found = Some(Found { header, epoch: loader.epoch, loader, tail, place, bytes });
         }
     }
-    // An old journal beside a newer version's is what an upgrade left behind.
-    newer_version.map_or(Ok(copy), Err)
+    other_version.map_or(Ok(copy), Err)
 }

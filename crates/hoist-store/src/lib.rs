@@ -20,15 +20,19 @@ mod create;
 mod directory;
 mod error;
 mod free_space;
+mod ids;
 mod journal;
 mod location;
 mod lock;
 mod ls;
 mod open;
+mod placing;
 mod ranges;
 mod records;
 mod safetensors;
+mod segments;
 mod spec;
+mod spread;
 mod store;
 mod transfer;
 mod verify;
@@ -43,7 +47,7 @@ pub use ls::Listed;
 pub use open::Deliver;
 pub use safetensors::{export_safetensors, group_of, import_safetensors, read_specs};
 pub use spec::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
-pub use store::{NOTE_BYTES_MAX, Store, StoreEvent};
+pub use store::{DirectoryInfo, NOTE_BYTES_MAX, Store, StoreEvent};
 pub use verify::{BadBlock, VerifyReport, verify, verify_parts};
 
 /// A store is made on one thread and may be driven by another.

@@ -2,7 +2,6 @@
 
 use crate::{Span, Store, TensorId, TensorInfo};
 use hoist_format::CHECKSUM_BYTES;
-use std::path::Path;
 
 /// A tensor as `hoist ls` shows it.
 #[derive(Debug, Clone, Copy)]
@@ -11,8 +10,6 @@ pub struct Listed<'a> {
     pub id: TensorId,
     /// What it is.
     pub tensor: &'a TensorInfo,
-    /// The directory that holds it.
-    pub directory: &'a Path,
     /// How many tensors share its run: more than one in a bundle.
     pub run_tensors: usize,
     /// Whether all its bytes were written.
@@ -42,7 +39,6 @@ impl Store {
             Listed {
                 id,
                 tensor,
-                directory: &self.directories[run.directory as usize].path,
                 run_tensors: run.tensors.len(),
                 has_bytes: self.has_bytes(&self.covering(id)),
             }

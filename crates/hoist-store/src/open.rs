@@ -2,11 +2,13 @@
 
 use crate::blocking_io::Switch;
 use crate::contents::Contents;
-use crate::directory::{Directory, Journals, Segment, manifest, segment_path};
+use crate::directory::{Directory, Journals, manifest, segment_path};
 use crate::free_space::FreeSpace;
 use crate::journal::{self, Copy};
 use crate::lock::Lock;
 use crate::records::{Loader, live_extents};
+use crate::segments::Segment;
+use crate::spread::Spread;
 use crate::{Config, Error, Store};
 use hoist_format::Header;
 use hoist_io::{Completion, IoThread};
@@ -39,7 +41,6 @@ impl<D: Fn(Completion) + Send + Clone + 'static> Threads<'_, D> {
         Ok(Directory {
             path: path.to_owned(),
             io,
-            segments: Vec::new(),
             free: FreeSpace::default(),
             journals: Journals::default(),
             _lock: lock,
@@ -75,22 +76,23 @@ where
     let epoch = best.epoch;
     let damaged = |directory: &Directory, what| Error::Damaged { directory: directory.path.clone(), what };
     let contents = best.finish().map_err(|what| damaged(&copies[0].0, what))?;
-    let mut directories = Vec::new();
-    for (place, (mut directory, copy)) in copies.into_iter().enumerate() {
+    let mut segments = Vec::new();
+    for (place, (directory, _)) in copies.iter_mut().enumerate() {
         let sizes = header.segments.get(place).map_or(&[][..], Vec::as_slice);
-        open_segments(&mut directory, sizes)?;
-        for extent in live_extents(&contents, place as u32) {
-            if !directory.free.take(extent) {
-                return Err(damaged(
-                    &directory,
-                    format!("{extent:?} is claimed twice, or lies in no segment"),
-                ));
-            }
-        }
-        take_up_journal(&mut directory, &copy, &contents, &header, (place, epoch), &mut switch)?;
-        directories.push(directory);
+        open_segments(place, directory, sizes, &mut segments)?;
     }
-    Ok(Store::new(config, header, contents, epoch, directories, switch))
+    for extent in live_extents(&contents) {
+        let segment = segments.get(extent.segment as usize);
+        let place = segment.map_or(0, |segment: &Segment| segment.directory);
+        let directory = &mut copies[place].0;
+        if !directory.free.take(extent) {
+            let what = format!("{extent:?} is claimed twice, or lies in no segment");
+            return Err(damaged(directory, what));
+        }
+    }
+    let mut spread = Spread::new(copies.len());
+    let directories = take_up_journals(copies, &contents, &header, epoch, (&mut spread, &mut switch))?;
+    Ok(Store::new(config, header, contents, epoch, (directories, segments, spread), switch))
 }
 
 /// Puts the directories in the store's order and finds the newest of what they say.
@@ -166,18 +168,49 @@ fn order(copies: &mut Vec<(Directory, Copy)>, header: &Header) -> Result<(), Err
     Ok(())
 }
 
-fn open_segments(directory: &mut Directory, sizes: &[u64]) -> Result<(), Error> {
-    for (segment, bytes) in sizes.iter().enumerate() {
-        let path = segment_path(&directory.path, segment as u32);
+fn open_segments(
+    place: usize,
+    directory: &mut Directory,
+    sizes: &[u64],
+    segments: &mut Vec<Segment>,
+) -> Result<(), Error> {
+    directory.free = FreeSpace::new(segments.len() as u32, sizes);
+    for (number, bytes) in sizes.iter().enumerate() {
+        let number = number as u32;
+        let path = segment_path(&directory.path, number);
         let (file, length) = directory.open_file(path.clone(), false)?;
         if length < *bytes {
             let what = format!("{} has {length} bytes of {bytes}", path.display());
             return Err(Error::Damaged { directory: directory.path.clone(), what });
         }
-        directory.segments.push(Segment { file, dirty: false });
+        segments.push(Segment { directory: place, number, file, dirty: false });
     }
-    directory.free = FreeSpace::new(sizes);
     Ok(())
+}
+
+/// Goes on with all journals. A directory that cannot be written is quarantined, as long as another keeps the journal.
+fn take_up_journals(
+    copies: Vec<(Directory, Copy)>,
+    contents: &Contents,
+    header: &Header,
+    epoch: u64,
+    (spread, switch): (&mut Spread, &mut Switch),
+) -> Result<Vec<Directory>, Error> {
+    let mut directories = Vec::new();
+    let mut failed = None;
+    for (place, (mut directory, copy)) in copies.into_iter().enumerate() {
+        if let Err(error) = take_up_journal(&mut directory, &copy, contents, header, (place, epoch), switch) {
+            tracing::error!(directory = %directory.path.display(), %error, "its journal cannot be written");
+            spread.quarantine(place, &error.to_string());
+            directory.journals.behind = true;
+            failed = Some(error);
+        }
+        directories.push(directory);
+    }
+    match failed.filter(|_| directories.iter().all(|directory| directory.journals.behind)) {
+        Some(error) => Err(error),
+        None => Ok(directories),
+    }
 }
 
 /// Goes on with the directory's journal, or writes a new one where it is not at the newest epoch or ends in a torn

@@ -104,13 +104,7 @@ impl BatchWriter {
 
 fn run_record(layout: &Layout, run: &RunInfo) -> RunRecord {
     let group = run.tensors.first().map(|id| layout.tensors[id.0 as usize].spec.group.clone());
-    RunRecord {
-        bytes: run.bytes,
-        directory: run.directory,
-        class: run.class,
-        life: run.life,
-        group: group.unwrap_or_default(),
-    }
+    RunRecord { bytes: run.bytes, class: run.class, life: run.life, group: group.unwrap_or_default() }
 }
 
 fn tensor_record(layout: &Layout, tensor: &TensorInfo) -> TensorRecord {
@@ -164,7 +158,7 @@ impl Loader {
         for record in batch.records {
             match record {
                 Record::Header(header) => self.header = Some(header),
-                Record::Runs(runs) => runs.into_iter().try_for_each(|run| self.add_run(run))?,
+                Record::Runs(runs) => runs.into_iter().for_each(|run| self.add_run(run)),
                 Record::Tensors(tensors) => tensors.into_iter().try_for_each(|t| self.add_tensor(t))?,
                 Record::Spans(spans) => spans.into_iter().try_for_each(|span| self.apply_span(&span))?,
                 Record::Note(note) => {
@@ -177,16 +171,11 @@ impl Loader {
         Ok(())
     }
 
-    fn add_run(&mut self, run: RunRecord) -> Result<(), String> {
-        let directories = self.header.as_ref().map_or(0, |header| header.directories.len());
-        if run.directory as usize >= directories {
-            return Err(format!("a run in directory {} of {directories}", run.directory));
-        }
-        let (bytes, class, life, directory) = (run.bytes, run.class, run.life, run.directory);
-        self.infos.push(RunInfo { bytes, class, life, directory, tensors: Vec::new() });
+    fn add_run(&mut self, run: RunRecord) {
+        let (bytes, class, life) = (run.bytes, run.class, run.life);
+        self.infos.push(RunInfo { bytes, class, life, tensors: Vec::new() });
         self.bytes.push(RunBytes::default());
         self.runs.push(run);
-        Ok(())
     }
 
     fn add_tensor(&mut self, tensor: TensorRecord) -> Result<(), String> {
@@ -250,12 +239,7 @@ impl Loader {
     }
 }
 
-/// Every live extent of one directory's runs.
-pub(crate) fn live_extents(
-    contents: &Contents,
-    directory: u32,
-) -> impl Iterator<Item = hoist_format::Extent> {
-    let runs = contents.layout.runs.iter().zip(&contents.bytes);
-    let here = runs.filter(move |(run, _)| run.directory == directory);
-    here.flat_map(|(_, bytes)| Locations::all(&bytes.locations).map(|(_, extent)| extent))
+/// Every live extent.
+pub(crate) fn live_extents(contents: &Contents) -> impl Iterator<Item = hoist_format::Extent> {
+    contents.bytes.iter().flat_map(|bytes| Locations::all(&bytes.locations).map(|(_, extent)| extent))
 }

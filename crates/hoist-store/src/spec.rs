@@ -83,8 +83,6 @@ pub struct RunInfo {
     pub class: Class,
     /// The life of all its tensors.
     pub life: LifeKind,
-    /// Which of the store's directories holds it.
-    pub directory: u32,
     /// In order of their offsets.
     pub tensors: Vec<TensorId>,
 }

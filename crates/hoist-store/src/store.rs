@@ -6,13 +6,15 @@ use crate::contents::{Contents, blocks_of};
 use crate::create;
 use crate::directory::{Directory, segment_path};
 use crate::open::{self, Deliver, Threads};
+use crate::segments::Segment;
+use crate::spread::Spread;
 use crate::transfer::Pending;
 use crate::{Config, Durability, Error, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
 use hoist_format::{CHECKSUM_BYTES, Extent, Header, RECORD_BYTES_MAX, StoreId};
 use hoist_io::{Completion, FileRange, IoThread, Obtained, RequestId};
 use hoist_memory::{Slab, Slot, SlotReader};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The largest note, key and value together: a record less its fields.
@@ -65,12 +67,17 @@ pub struct Store {
     pub(crate) poisoned: Option<String>,
     pub(crate) pending: HashMap<RequestId, Pending>,
     /// Extents that are free as soon as no read uses them.
-    pub(crate) held: Vec<(u32, Extent)>,
+    pub(crate) held: Vec<Extent>,
     /// Emptied vectors of finished requests, so that a running store allocates none.
     pub(crate) spare_ranges: Vec<Vec<FileRange>>,
     pub(crate) spare_extents: Vec<Vec<Extent>>,
     pub(crate) spare_checksums: Vec<Vec<u64>>,
     pub(crate) directories: Vec<Directory>,
+    /// Of all directories, by number.
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) spread: Spread,
+    /// What a write was divided into, kept empty between writes.
+    pub(crate) portions: Vec<(u32, u64)>,
     pub(crate) switch: Switch,
 }
 
@@ -80,7 +87,7 @@ impl Store {
         header: Header,
         contents: Contents,
         epoch: u64,
-        directories: Vec<Directory>,
+        (directories, segments, spread): (Vec<Directory>, Vec<Segment>, Spread),
         switch: Switch,
     ) -> Store {
         switch.set_waits(false);
@@ -98,6 +105,9 @@ impl Store {
             spare_extents: Vec::new(),
             spare_checksums: Vec::new(),
             directories,
+            segments,
+            spread,
+            portions: Vec::new(),
             switch,
         }
     }
@@ -144,7 +154,7 @@ impl Store {
     /// with durability `none` has room for one copy only: opened at `step` its writes find no space.
     ///
     /// # Errors
-    /// [`Error::NoStore`], [`Error::Locked`], [`Error::NewerVersion`], [`Error::Directories`] when some are missing or
+    /// [`Error::NoStore`], [`Error::Locked`], [`Error::OtherVersion`], [`Error::Directories`] when some are missing or
     /// foreign, [`Error::Damaged`].
     pub fn open<D>(
         config: &Config,
@@ -215,14 +225,15 @@ impl Store {
         self.directories.iter().map(|directory| directory.io.obtained()).collect()
     }
 
-    /// The directories, in the store's order: [`RunInfo::directory`] is a place in it.
-    pub fn directories(&self) -> impl Iterator<Item = &std::path::Path> {
-        self.directories.iter().map(|directory| directory.path.as_path())
-    }
-
-    /// Free bytes of each directory, in the store's order.
-    pub fn free_bytes(&self) -> impl Iterator<Item = u64> {
-        self.directories.iter().map(|directory| directory.free.bytes())
+    /// The directories, in the store's order.
+    pub fn directories(&self) -> impl Iterator<Item = DirectoryInfo<'_>> {
+        let shares = self.directories.iter().zip(self.spread.shares()).enumerate();
+        shares.map(|(place, (Directory { path, free, .. }, write_share))| DirectoryInfo {
+            path,
+            free_bytes: free.bytes(),
+            write_share,
+            quarantined: self.spread.quarantined(place),
+        })
     }
 
     /// All notes, by key, as they will be in the next epoch.
@@ -295,10 +306,13 @@ impl Store {
     /// When there is no such run.
     #[must_use]
     pub fn extents(&self, span: &Span) -> Vec<(PathBuf, Extent)> {
-        let directory = &self.directories[self.contents.run(span).directory as usize].path;
         let locations = &self.contents.bytes[span.run.0 as usize].locations;
         let extents = locations.extents(span.offset, span.end());
-        extents.map(|extent| (segment_path(directory, extent.segment), extent)).collect()
+        let path = |extent: Extent| {
+            let Segment { directory, number, .. } = self.segments[extent.segment as usize];
+            segment_path(&self.directories[directory].path, number)
+        };
+        extents.map(|extent| (path(extent), extent)).collect()
     }
 
     /// The block of 256 KiB with number `block` in `span`.
@@ -326,6 +340,20 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// One directory of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct DirectoryInfo<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// Bytes in its segments that no version uses.
+    pub free_bytes: u64,
+    /// The part of the bytes written from now on that it gets while there is space: in proportion to what the drives
+    /// are seen to move.
+    pub write_share: f64,
+    /// Why it gets no more writes: one failed. It is tried again when the store is opened again.
+    pub quarantined: Option<&'a str>,
 }
 
 /// The first of some, and how many more: an error is one line.

@@ -1,32 +1,38 @@
-//! Reads and writes: spans to ranges of files, completions to events.
+//! Reads and writes: spans to ranges of files in one or more directories, completions to events.
 
-use crate::blocking_io::OWN_ID;
 use crate::free_space::occupied;
-use crate::{Durability, Error, Span, Store, StoreEvent};
-use hoist_format::{Extent, LifeKind, blocks};
-use hoist_io::{Completion, Priority, Request, RequestId, Transfer};
+use crate::ids::{self, CALLER_IDS, OWN_ID};
+use crate::{Error, Span, Store, StoreEvent};
+use hoist_format::{Extent, LifeKind};
+use hoist_io::{Completion, FileRange, Priority, Request, RequestId, Transfer};
 use hoist_memory::{Slot, SlotReader};
+use std::time::Instant;
 
-/// A request that the I/O threads have.
-pub(crate) enum Pending {
-    Read {
-        span: Span,
-        extents: Vec<Extent>,
-    },
-    Write {
-        span: Span,
-        /// New ones; none when it goes in place.
-        extents: Option<Vec<Extent>>,
-        checksums: Vec<u64>,
-    },
+/// A request that the I/O threads have, each directory's its own part of it.
+pub(crate) struct Pending {
+    pub span: Span,
+    pub extents: Vec<Extent>,
+    pub kind: Kind,
+    /// Parts that have not come back.
+    pub left: u32,
+    /// What went wrong, by directory.
+    pub errors: Vec<(usize, Error)>,
 }
 
-impl Pending {
-    fn span(&self) -> &Span {
-        match self {
-            Pending::Read { span, .. } | Pending::Write { span, .. } => span,
-        }
-    }
+/// What a request does, with its memory.
+pub(crate) enum Kind {
+    Read {
+        /// Back from the thread that was done last.
+        slot: Option<Slot>,
+    },
+    Write {
+        slot: SlotReader,
+        /// Whether the extents are new ones; else the bytes go over what was there.
+        new: bool,
+        checksums: Vec<u64>,
+        /// Directories that have failed this write; it went on elsewhere.
+        avoided: Vec<usize>,
+    },
 }
 
 impl Store {
@@ -48,17 +54,17 @@ impl Store {
         if let Err(error) = checked {
             return Err((slot, error));
         }
-        let mut extents = self.spare_extents.pop().unwrap_or_default();
-        extents.extend(self.contents.bytes[span.run.0 as usize].locations.extents(span.offset, span.end()));
-        self.push(id, priority, &span, &extents, Transfer::Read(slot));
-        self.pending.insert(id, Pending::Read { span, extents });
+        let extents = self.current_extents(&span);
+        let left = self.push_parts(id, priority, &extents, |_| true, Transfer::Read(slot));
+        let (kind, errors) = (Kind::Read { slot: None }, Vec::new());
+        self.pending.insert(id, Pending { span, extents, kind, left, errors });
         Ok(())
     }
 
     /// Writes the start of `slot` as the newest bytes of `span`, with their checksums, which the caller has computed.
     /// They are there for reads when [`StoreEvent::Written`] has come. At `step` the bytes of a durable span belong to
     /// the epoch that the next commit makes, and go to free extents, or over bytes of the same epoch when none are free;
-    /// else they go in place.
+    /// else they go in place. A directory that fails is quarantined, and its part goes to the others.
     ///
     /// # Errors
     /// [`Error::BadSpan`], [`Error::Busy`] when a write overlaps, [`Error::NoSpace`], [`Error::Poisoned`]; the slot
@@ -70,73 +76,113 @@ impl Store {
         slot: SlotReader,
         checksums: &[u64],
     ) -> Result<(), (SlotReader, Error)> {
-        let extents = match self.place_write(id, &span, slot.bytes(), checksums) {
+        let placed = match self.place_write(id, &span, slot.bytes(), checksums) {
             Ok(extents) => extents,
             Err(error) => return Err((slot, error)),
         };
-        let durable = self.contents.run(&span).life == LifeKind::Durable;
-        if let Some(extents) = &extents {
-            self.push(id, Priority::WriteBack, &span, extents, Transfer::Write(slot));
-        } else {
-            let mut here = self.spare_extents.pop().unwrap_or_default();
-            here.extend(self.contents.bytes[span.run.0 as usize].locations.extents(span.offset, span.end()));
-            self.push(id, Priority::WriteBack, &span, &here, Transfer::Write(slot));
-            here.clear();
-            self.spare_extents.push(here);
+        let new = placed.is_some();
+        let extents = placed.unwrap_or_else(|| self.current_extents(&span));
+        if self.contents.run(&span).life == LifeKind::Durable {
+            extents.iter().for_each(|extent| self.segments[extent.segment as usize].dirty = true);
         }
-        if durable {
-            self.mark_dirty(&span, extents.as_deref());
-        }
+        let transfer = Transfer::Write(slot.clone());
+        let left = self.push_parts(id, Priority::WriteBack, &extents, |_| true, transfer);
         let mut kept = self.spare_checksums.pop().unwrap_or_default();
         kept.extend_from_slice(checksums);
-        self.pending.insert(id, Pending::Write { span, extents, checksums: kept });
+        let kind = Kind::Write { slot, new, checksums: kept, avoided: Vec::new() };
+        self.pending.insert(id, Pending { span, extents, kind, left, errors: Vec::new() });
         Ok(())
     }
 
     /// Moves a queued request to another priority.
     pub fn promote(&mut self, id: RequestId, priority: Priority) {
-        if let Some(pending) = self.pending.get(&id) {
-            self.directories[self.contents.run(pending.span()).directory as usize].io.promote(id, priority);
+        for place in self.directories_of(id) {
+            self.directories[place].io.promote(ids::in_directory(id, place), priority);
         }
     }
 
     /// Gives up on a request; it comes back as an event all the same, soon.
     pub fn abandon(&mut self, id: RequestId) {
-        if let Some(pending) = self.pending.get(&id) {
-            self.directories[self.contents.run(pending.span()).directory as usize].io.abandon(id);
+        for place in self.directories_of(id) {
+            self.directories[place].io.abandon(ids::in_directory(id, place));
         }
     }
 
-    /// Takes back what `deliver` got. `None` for a completion of the store's own that ends nothing yet.
+    /// The directories that have a part of a request, or had.
+    fn directories_of(&self, id: RequestId) -> impl Iterator<Item = usize> {
+        let extents = self.pending.get(&id).map_or(&[][..], |pending| &pending.extents);
+        (0..self.directories.len())
+            .filter(|place| extents.iter().any(|extent| self.place_of(extent) == *place))
+    }
+
+    /// The directory that an extent lies in.
+    pub(crate) fn place_of(&self, extent: &Extent) -> usize {
+        self.segments[extent.segment as usize].directory
+    }
+
+    /// Takes back what `deliver` got. `None` for a completion that ends nothing yet.
     ///
     /// # Panics
     /// On a completion that is not of this store.
     pub fn handle(&mut self, completion: Completion) -> Option<StoreEvent> {
         let Completion { id, transfer, mut ranges, result, .. } = completion;
+        let (place, id) = ids::split(id);
+        let moved = if result.is_ok() { ranges.iter().map(|range| range.bytes).sum() } else { 0 };
         ranges.clear();
         self.spare_ranges.push(ranges);
-        let result = result.map_err(Error::from);
         if id >= OWN_ID {
-            return self.commit_completed(transfer, result);
+            return self.commit_completed(place, transfer, result.map_err(Error::from));
         }
-        match (self.pending.remove(&id), transfer) {
-            (Some(Pending::Read { mut extents, .. }), Transfer::Read(slot)) => {
+        self.spread.ended(place, moved, Instant::now());
+        let Some(pending) = self.pending.get_mut(&id) else {
+            panic!("request {id} with {transfer:?} is not one of this store")
+        };
+        pending.left -= 1;
+        match (&mut pending.kind, transfer) {
+            (Kind::Read { slot }, Transfer::Read(back)) => *slot = Some(back),
+            // The last one has the slot; one that a thread had to leave behind has an empty one.
+            (Kind::Read { slot }, Transfer::Fill(filler)) => {
+                if let Ok(back) = filler.try_into_slot() {
+                    slot.get_or_insert(back);
+                }
+            }
+            (Kind::Write { .. }, Transfer::Write(_)) => {}
+            (_, transfer) => panic!("{transfer:?} came back for request {id}"),
+        }
+        match result {
+            Ok(()) => {}
+            Err(hoist_io::Error::Abandoned { .. }) => {
+                pending.errors.push((place, hoist_io::Error::Abandoned { id }.into()));
+            }
+            Err(error) => pending.errors.push((place, error.into())),
+        }
+        if pending.left > 0 || self.write_elsewhere(id) { None } else { self.ended(id) }
+    }
+
+    /// All parts of a request have come back.
+    fn ended(&mut self, id: RequestId) -> Option<StoreEvent> {
+        let Pending { span, mut extents, kind, errors, .. } = self.pending.remove(&id)?;
+        let result = errors.into_iter().next().map_or(Ok(()), |(_, error)| Err(error));
+        match kind {
+            Kind::Read { slot } => {
+                let slot = slot.unwrap_or_else(|| panic!("the slot of read {id} did not come back"));
+                self.free_held();
                 extents.clear();
                 self.spare_extents.push(extents);
-                self.free_held();
                 Some(StoreEvent::Read { id, slot, result })
             }
-            (Some(Pending::Write { span, extents, mut checksums }), Transfer::Write(slot)) => {
-                self.written(&span, extents, &checksums, result.is_ok());
+            Kind::Write { slot, new, mut checksums, .. } => {
+                self.written(&span, new.then_some(&extents), &checksums, result.is_ok());
                 checksums.clear();
                 self.spare_checksums.push(checksums);
+                extents.clear();
+                self.spare_extents.push(extents);
                 Some(StoreEvent::Written { id, slot, result })
             }
-            (_, transfer) => panic!("request {id} with {transfer:?} is not one of this store"),
         }
     }
 
-    fn check_request(&self, id: RequestId, span: &Span, slot_bytes: u64) -> Result<(), Error> {
+    pub(crate) fn check_request(&self, id: RequestId, span: &Span, slot_bytes: u64) -> Result<(), Error> {
         let wrong = |what: String| Err(Error::BadSpan { span: *span, what });
         self.contents.check(span)?;
         if span.bytes == 0 {
@@ -145,165 +191,77 @@ impl Store {
         if slot_bytes < span.bytes {
             return wrong(format!("its slot has only {slot_bytes} bytes"));
         }
-        if id >= OWN_ID || self.pending.contains_key(&id) {
-            return wrong(format!("request id {id} is in use, or not below 2^63"));
+        if id >= CALLER_IDS || self.pending.contains_key(&id) {
+            return wrong(format!("request id {id} is in use, or not below 2^48"));
         }
         Ok(())
-    }
-
-    /// Checks a write and finds its place: new extents, or none when it goes in place.
-    fn place_write(
-        &mut self,
-        id: RequestId,
-        span: &Span,
-        slot_bytes: u64,
-        checksums: &[u64],
-    ) -> Result<Option<Vec<Extent>>, Error> {
-        self.check_request(id, span, slot_bytes)?;
-        if checksums.len() != blocks(span.bytes) {
-            let what =
-                format!("it has {} blocks, and {} checksums came", blocks(span.bytes), checksums.len());
-            return Err(Error::BadSpan { span: *span, what });
-        }
-        if self.writes().any(|other| other.overlaps(span)) {
-            return Err(Error::Busy { span: *span });
-        }
-        let durable = self.contents.run(span).life == LifeKind::Durable;
-        if let Some(cause) = self.poisoned.clone().filter(|_| durable) {
-            return Err(Error::Poisoned { cause });
-        }
-        if durable && self.durability == Durability::Step {
-            match self.allocate(span, span.bytes) {
-                // What this epoch has written is in no record yet, so it may be written over: an epoch that writes all
-                // its bytes twice still fits twice the durable bytes.
-                Err(Error::NoSpace { .. }) if self.changes.covers(span) => {}
-                placed => return placed.map(Some),
-            }
-        }
-        self.place_in_place(span)?;
-        Ok(None)
     }
 
     /// The spans of all writes in flight.
     pub(crate) fn writes(&self) -> impl Iterator<Item = &Span> {
-        self.pending.values().filter_map(|pending| match pending {
-            Pending::Write { span, .. } => Some(span),
-            Pending::Read { .. } => None,
-        })
+        let writes = self.pending.values().filter(|pending| matches!(pending.kind, Kind::Write { .. }));
+        writes.map(|pending| &pending.span)
     }
 
-    fn allocate(&mut self, span: &Span, bytes: u64) -> Result<Vec<Extent>, Error> {
-        let directory = &mut self.directories[self.contents.run(span).directory as usize];
+    /// Where the newest bytes of `span` are.
+    pub(crate) fn current_extents(&mut self, span: &Span) -> Vec<Extent> {
         let mut extents = self.spare_extents.pop().unwrap_or_default();
-        if directory.free.allocate(bytes, &mut extents) {
-            return Ok(extents);
-        }
-        self.spare_extents.push(extents);
-        Err(Error::NoSpace { span: *span, need_bytes: occupied(bytes), free_bytes: directory.free.bytes() })
+        extents.extend(self.contents.bytes[span.run.0 as usize].locations.extents(span.offset, span.end()));
+        extents
     }
 
-    /// Gives every byte of `span` an extent, and takes its bytes for gone until they are written.
-    fn place_in_place(&mut self, span: &Span) -> Result<(), Error> {
-        for (from, to) in self.contents.bytes[span.run.0 as usize].locations.gaps(span.offset, span.end()) {
-            let mut extents = self.allocate(span, to - from)?;
-            let locations = &mut self.contents.bytes[span.run.0 as usize].locations;
-            locations.replace(from, &extents, false, &mut Vec::new());
-            extents.clear();
-            self.spare_extents.push(extents);
-        }
-        let locations = &mut self.contents.bytes[span.run.0 as usize].locations;
-        locations.set_valid(span.offset, span.end(), false);
-        Ok(())
-    }
-
-    fn mark_dirty(&mut self, span: &Span, extents: Option<&[Extent]>) {
-        let segments = &mut self.directories[self.contents.run(span).directory as usize].segments;
-        let mut mark = |extent: &Extent| segments[extent.segment as usize].dirty = true;
-        match extents {
-            Some(extents) => extents.iter().for_each(mark),
-            None => {
-                let locations = &self.contents.bytes[span.run.0 as usize].locations;
-                locations.extents(span.offset, span.end()).for_each(|extent| mark(&extent));
-            }
-        }
-    }
-
-    fn push(
+    /// Hands each directory what it has of the extents that are `wanted`, by their number, with its share of the memory.
+    /// Returns how many directories got a part.
+    pub(crate) fn push_parts(
         &mut self,
         id: RequestId,
         priority: Priority,
-        span: &Span,
         extents: &[Extent],
+        wanted: impl Fn(usize) -> bool,
         transfer: Transfer,
-    ) {
-        let mut ranges = self.spare_ranges.pop().unwrap_or_default();
-        let directory = &self.directories[self.contents.run(span).directory as usize];
-        directory.ranges(extents.iter().copied(), &mut ranges);
-        directory.push(Request { id, priority, ranges, transfer });
-    }
-
-    fn written(&mut self, span: &Span, extents: Option<Vec<Extent>>, checksums: &[u64], done: bool) {
-        let (durable, directory) = {
-            let run = self.contents.run(span);
-            (run.life == LifeKind::Durable, run.directory)
+    ) -> u32 {
+        let now = Instant::now();
+        let has = |store: &Store, place| {
+            let mut wanted = extents.iter().enumerate().filter(|(index, _)| wanted(*index));
+            wanted.any(|(_, extent)| store.place_of(extent) == place)
         };
-        if durable {
-            self.changes.note_write(span, done);
-        }
-        if done {
-            if extents.is_some() {
-                self.drop_extents(span, directory);
-            }
-            self.contents.written(span, extents.as_deref(), checksums);
-            if durable {
-                self.changes.spans.entry(span.run).or_default().insert(span.offset, span.end());
-            }
-        } else {
-            for extent in extents.iter().flatten() {
-                self.directories[directory as usize].free.free(*extent);
-            }
-        }
-        if let Some(mut extents) = extents {
-            extents.clear();
-            self.spare_extents.push(extents);
-        }
-    }
-
-    /// Drops the extents that `span` had: those of the epoch under construction are free now, older ones when it is
-    /// durable.
-    fn drop_extents(&mut self, span: &Span, directory: u32) {
-        let parts = match self.changes.spans.get(&span.run) {
-            Some(changed) => changed.split(span.offset, span.end()),
-            None => vec![(span.offset, span.end(), false)],
-        };
-        let locations = &self.contents.bytes[span.run.0 as usize].locations;
-        for (from, to, in_this_epoch) in parts {
-            let extents = locations.extents(from, to).map(|extent| (directory, extent));
-            if in_this_epoch { self.held.extend(extents) } else { self.changes.dropped.extend(extents) }
-        }
-        self.free_held();
-    }
-
-    /// Frees the held extents that no read in flight uses.
-    pub(crate) fn free_held(&mut self) {
-        let (pending, directories, runs) = (&self.pending, &mut self.directories, &self.contents.layout.runs);
-        self.held.retain(|(directory, extent)| {
-            let end = extent.offset + extent.bytes;
-            let used = pending.values().any(|pending| match pending {
-                Pending::Read { span, extents } => {
-                    runs[span.run.0 as usize].directory == *directory
-                        && extents.iter().any(|read| {
-                            read.segment == extent.segment
-                                && read.offset < end
-                                && extent.offset < read.offset + read.bytes
-                        })
-                }
-                Pending::Write { .. } => false,
-            });
-            if !used {
-                directories[*directory as usize].free.free(*extent);
-            }
-            used
+        let count = (0..self.directories.len()).filter(|place| has(self, *place)).count();
+        let mut transfer = Some(match transfer {
+            Transfer::Read(slot) if count > 1 => Transfer::Fill(slot.divide()),
+            transfer => transfer,
         });
+        let mut left = count;
+        for place in 0..self.directories.len() {
+            if !has(self, place) {
+                continue;
+            }
+            left -= 1;
+            // The last one gets what the others have a share of.
+            let shared = if left > 0 { transfer.as_ref().and_then(share) } else { transfer.take() };
+            let Some(transfer) = shared else { unreachable!("one of {count} parts has no memory") };
+            let mut ranges = self.spare_ranges.pop().unwrap_or_default();
+            let mut buffer_offset = 0;
+            for (index, extent) in extents.iter().enumerate() {
+                let segment = &self.segments[extent.segment as usize];
+                if wanted(index) && segment.directory == place {
+                    let (file, offset, bytes) = (segment.file, extent.offset, occupied(extent.bytes));
+                    ranges.push(FileRange { file, offset, bytes, buffer_offset });
+                }
+                buffer_offset += extent.bytes;
+            }
+            self.spread.started(place, now);
+            let id = ids::in_directory(id, place);
+            self.directories[place].push(Request { id, priority, ranges, transfer });
+        }
+        count as u32
+    }
+}
+
+/// The same memory for another directory.
+fn share(transfer: &Transfer) -> Option<Transfer> {
+    match transfer {
+        Transfer::Fill(filler) => Some(Transfer::Fill(filler.clone())),
+        Transfer::Write(reader) => Some(Transfer::Write(reader.clone())),
+        _ => None,
     }
 }

@@ -62,14 +62,10 @@ impl Config {
         self.device.problems().into_iter().for_each(|one| add(one.key, one.what, one.would_be_right));
         self.store.problems().into_iter().for_each(|one| add(one.key, one.what, one.would_be_right));
         self.io.problems().into_iter().for_each(|one| add(one.key, one.what, one.would_be_right));
-        let directories = self.store.nvme_path.len();
-        if directories > usize::from(u8::MAX) {
-            add("store.nvme_path", format!("names {directories} directories"), "at most 255".to_owned());
-        }
         // What the plan makes of them can be asked only when they are right one by one.
         if problems.is_empty() {
             let pages = self.host.budget_bytes / self.host.page_bytes as u64;
-            let plan = self.plan(pages, self.device.budget_bytes, directories);
+            let plan = self.plan(pages, self.device.budget_bytes);
             let same = |one: hoist_plan::Problem| Problem {
                 key: one.key,
                 what: one.what,
@@ -81,14 +77,16 @@ impl Config {
     }
 
     /// What the plan must keep within, with the host pages and device bytes that were obtained.
-    pub(crate) fn plan(&self, host_pages: u64, device_bytes: u64, directories: usize) -> hoist_plan::Config {
+    pub(crate) fn plan(&self, host_pages: u64, device_bytes: u64) -> hoist_plan::Config {
         hoist_plan::Config {
             host_pages,
             page_bytes: self.host.page_bytes as u64,
             device_bytes,
-            // Twice what the drive holds at once: its queue never runs dry between two completions.
-            credit_bytes: 2 * u64::from(self.io.queue_depth) * self.io.block_size,
-            directories: u8::try_from(directories).unwrap_or(u8::MAX),
+            // Twice what the drives hold at once: their queues never run dry between two completions.
+            credit_bytes: 2
+                * u64::from(self.io.queue_depth)
+                * self.io.block_size
+                * self.store.nvme_path.len() as u64,
             prefetch: self.prefetch,
             write_each_step: self.store.durability == Durability::Step,
             bandwidths: self.bandwidths,
@@ -106,11 +104,8 @@ mod tests {
         assert_eq!(config.problems(), []);
         let bandwidths = Bandwidths { read: 0.0, h2d: f64::NAN, ..config.bandwidths };
         let one_page = hoist_memory::Config { budget_bytes: 1 << 20, ..config.host.clone() };
-        let wrong = Config { bandwidths, host: one_page, ..config.clone() };
+        let wrong = Config { bandwidths, host: one_page, ..config };
         let keys: Vec<_> = wrong.problems().into_iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["host.budget", "bandwidths.read", "bandwidths.h2d"]);
-        let mut many = config;
-        many.store.nvme_path = (0..256).map(|number| format!("/{number}").into()).collect();
-        assert!(many.problems()[0].what.contains("256 directories"));
     }
 }

@@ -93,8 +93,7 @@ impl Units {
         };
         // Members of a bundle are written one by one, so a new bundle counts as there, all zero.
         let blank_bundle = run.tensors.len() > 1 && run.life != LifeKind::Derived;
-        let directory = u8::try_from(run.directory).unwrap_or(u8::MAX);
-        UnitSpec { bytes: span.bytes, kind, directory, stored: blank_bundle || store.has_bytes(span) }
+        UnitSpec { bytes: span.bytes, kind, stored: blank_bundle || store.has_bytes(span) }
     }
 
     /// The source units of a derived span, with the casts that make it: in order.

@@ -43,6 +43,18 @@ impl Pipeline {
         }
     }
 
+    /// What each of several drives takes of what is written, a line each.
+    fn directories(&self) -> impl Iterator<Item = String> {
+        let several = self.store.directories().count() > 1;
+        self.store.directories().filter(move |_| several).map(|one| {
+            let path = one.path.display();
+            match one.quarantined {
+                Some(cause) => format!("{path}: nothing more is written there since a write failed: {cause}"),
+                None => format!("{path}: {:.0} % of what is written", 100.0 * one.write_share),
+            }
+        })
+    }
+
     fn obtained(&self) -> Vec<String> {
         let slab = self.slab.obtained();
         let mut lines = vec![format!(
@@ -63,6 +75,7 @@ impl Pipeline {
             ));
             lines.extend(io.stepped_down);
         }
+        lines.extend(self.directories());
         lines.push(format!("device: {}", self.device.name()));
         lines.extend(self.device.stepped_down().iter().cloned());
         lines

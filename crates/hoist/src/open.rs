@@ -42,7 +42,7 @@ pub(crate) fn start(config: Config, create: Option<&[TensorSpec]>) -> Result<Eng
         None => Store::open(&config.store, &config.io, &slab, deliver(messages.clone()))?,
     };
     crate::cast::check(store.tensors().iter().map(|tensor| &tensor.spec))?;
-    let plan_config = config.plan(slab.pages() as u64, device.budget_bytes(), store.directories().count());
+    let plan_config = config.plan(slab.pages() as u64, device.budget_bytes());
     let (tensors, epoch) = (store.tensors().to_vec(), store.epoch());
     let notes = store.notes().map(|(key, bytes)| (key.to_string(), bytes.to_vec())).collect();
     let units = Units::cut(&store, &[]);

@@ -14,7 +14,6 @@ fn header() -> Record {
 fn creation() -> Vec<Record> {
     let run = RunRecord {
         bytes: 600_000,
-        directory: 0,
         class: Class::OptimizerState,
         life: LifeKind::Derived,
         group: "layer.1".into(),
@@ -107,21 +106,24 @@ fn is_the_same_bytes_as_ever() {
     );
     assert_eq!(
         hex(&preamble()[..24]),
-        concat!("686f6973746a6e6c", "01000000", "00000000", "6292768c47895ec0")
+        concat!("686f6973746a6e6c", "02000000", "00000000", "96f01ce3651365a2")
     );
     let (bytes, _) = journal(2);
     let mut crc = Vec::new();
     crate::checksum([bytes.as_slice()].into_iter(), &mut crc);
-    assert_eq!(crc, [5_544_882_481_438_010_740], "every record type is in it");
+    assert_eq!(crc, [10_998_278_986_525_042_142], "every record type is in it");
 }
 
 #[test]
-fn a_later_version_is_told() {
-    let (mut bytes, _) = journal(1);
-    bytes[8] = 2;
-    let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes[0..16]);
-    bytes[16..24].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(read(&bytes).0, Err(Error::NewerVersion { found: 2, supported: 1 }));
+fn another_version_is_told() {
+    for found in [1, 3] {
+        let (mut bytes, _) = journal(1);
+        bytes[8] = found;
+        let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes[0..16]);
+        bytes[16..24].copy_from_slice(&crc.to_le_bytes());
+        let found = u32::from(found);
+        assert_eq!(read(&bytes).0, Err(Error::OtherVersion { found, supported: 2 }));
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Faulty {
     /// How much later a request comes back.
     fn delay(&self, completion: &Completion) -> Option<Duration> {
         let (operation, file) = match &completion.transfer {
-            Transfer::Read(_) | Transfer::ReadBuffer(_) => (Operation::Read, None),
+            Transfer::Read(_) | Transfer::Fill(_) | Transfer::ReadBuffer(_) => (Operation::Read, None),
             Transfer::Write(_) | Transfer::WriteBuffer(_) => (Operation::Write, None),
             Transfer::Sync(file) => (Operation::Sync, Some(*file)),
         };

@@ -30,7 +30,7 @@ impl Fault {
 
     fn hits(&self, transfer: &Transfer) -> bool {
         let what = match transfer {
-            Transfer::Read(_) => What::Reads,
+            Transfer::Read(_) | Transfer::Fill(_) => What::Reads,
             Transfer::Write(_) => What::Writes,
             Transfer::WriteBuffer(_) => What::JournalWrites,
             Transfer::Sync(_) => What::Syncs,
