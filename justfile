@@ -23,6 +23,10 @@ peers-io directory *arguments:
     cargo build --release -p hoist-cli
     python3 config/fio/peers.py --hoist "${CARGO_TARGET_DIR:-target}/release/hoist" "{{ directory }}" {{ arguments }}
 
+# A store over two drives of 600 and 200 MB/s, of which the first slows down: 3 GiB of disk, half a minute.
+bench-spread directory:
+    cargo bench -p hoist-store --bench two_drives -- "{{ directory }}"
+
 # The documentation of all crates; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -98,6 +98,12 @@ impl Locations {
         self.splice(from, to, new.collect());
     }
 
+    /// Leaves `from..to` without extents; what it had goes to `dropped`.
+    pub fn remove(&mut self, from: u64, to: u64, dropped: &mut Vec<Extent>) {
+        dropped.extend(self.extents(from, to));
+        self.splice(from, to, Vec::new());
+    }
+
     /// Says of `from..to` whether its extents hold its bytes.
     pub fn set_valid(&mut self, from: u64, to: u64, valid: bool) {
         let new = self.between(from, to).map(|piece| Piece { valid, ..piece }).collect();
@@ -158,12 +164,18 @@ mod tests {
     proptest! {
         /// Against a model that keeps a (segment, offset, valid) for every page of the run.
         #[test]
-        fn is_a_map_of_pages(ops in prop::collection::vec((0..3u8, (0..PAGES, 0..PAGES), 0..4u32, 1..5u64), 1..60)) {
+        fn is_a_map_of_pages(ops in prop::collection::vec((0..4u8, (0..PAGES, 0..PAGES), 0..4u32, 1..5u64), 1..60)) {
             let mut locations = Locations::default();
             let mut model: Vec<Option<(u32, u64, bool)>> = vec![None; PAGES as usize];
             for (step, (op, pages, segment, chunk)) in ops.into_iter().enumerate() {
                 let (from, to) = range(pages);
-                if op == 0 {
+                if op == 3 {
+                    let before: Vec<_> = locations.extents(from, to).collect();
+                    let mut dropped = Vec::new();
+                    locations.remove(from, to, &mut dropped);
+                    prop_assert_eq!(before, dropped);
+                    model[(from / PAGE) as usize..to.div_ceil(PAGE) as usize].fill(None);
+                } else if op == 0 {
                     let valid = segment % 2 == 0;
                     locations.set_valid(from, to, valid);
                     for page in model[(from / PAGE) as usize..to.div_ceil(PAGE) as usize].iter_mut().flatten() {

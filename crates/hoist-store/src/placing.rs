@@ -1,10 +1,15 @@
 //! Places for what is written: new extents, spread over the directories, and others when a directory fails.
 
 use crate::free_space::occupied;
+use crate::spread::STRIPE_BYTES;
 use crate::transfer::{Kind, Pending};
 use crate::{Durability, Error, Span, Store};
 use hoist_format::{Extent, LifeKind, blocks};
 use hoist_io::{Priority, RequestId, Transfer};
+
+/// How far from its share a drive's part of a span may be, of the span, before it is divided anew: more than the
+/// windows of a drive that does not change differ (a tenth, seen on a virtual disk).
+const STRAYING_MAX: f64 = 0.125;
 
 impl Store {
     /// Checks a write and finds its place: new extents, or none when it goes in place.
@@ -60,6 +65,15 @@ impl Store {
     /// Gives every byte of `span` an extent, in a directory that takes writes if there is space, and takes its bytes for
     /// gone until they are written.
     fn place_in_place(&mut self, span: &Span) -> Result<(), Error> {
+        if self.strays(span) {
+            // What is there is about to be overwritten: its space is as good as free.
+            self.contents.bytes[span.run.0 as usize].locations.remove(
+                span.offset,
+                span.end(),
+                &mut self.held,
+            );
+            self.free_held();
+        }
         for (from, to) in self.contents.bytes[span.run.0 as usize].locations.gaps(span.offset, span.end()) {
             let extents = self.allocate(span, to - from, &[])?;
             self.relocate(span, from, extents);
@@ -68,6 +82,28 @@ impl Store {
         let locations = &mut self.contents.bytes[span.run.0 as usize].locations;
         locations.set_valid(span.offset, span.end(), false);
         Ok(())
+    }
+
+    /// Whether the drives have other parts of `span` than they would get now, by more than stripes account for, and
+    /// nobody reads it, so that it can be divided anew: all of its space is free again then, for it if for nobody else.
+    fn strays(&self, span: &Span) -> bool {
+        if (0..self.directories.len()).any(|place| self.spread.quarantined(place).is_some()) {
+            return false;
+        }
+        let locations = &self.contents.bytes[span.run.0 as usize].locations;
+        let bytes_in = |place| {
+            let here =
+                locations.extents(span.offset, span.end()).filter(|extent| self.place_of(extent) == place);
+            here.map(|extent| extent.bytes).sum::<u64>()
+        };
+        let tolerance = (STRIPE_BYTES as f64).max(STRAYING_MAX * span.bytes as f64);
+        let wished = self.spread.shares().map(|share| share * span.bytes as f64).enumerate();
+        let strays =
+            wished.into_iter().any(|(place, wish)| (bytes_in(place) as f64 - wish).abs() > tolerance);
+        let mut reads = self.pending.values().filter(|pending| matches!(pending.kind, Kind::Read { .. }));
+        strays
+            && locations.gaps(span.offset, span.end()).is_empty()
+            && !reads.any(|read| read.span.overlaps(span))
     }
 
     /// What lies where writes have failed gets another place; without space it is tried where it is.

@@ -5,7 +5,7 @@ use crate::free_space::occupied;
 use std::time::{Duration, Instant};
 
 /// What a directory gets is cut at multiples of this: a block of I/O by default, so that spreading makes no more blocks.
-const STRIPE_BYTES: u64 = 1 << 20;
+pub(crate) const STRIPE_BYTES: u64 = 1 << 20;
 
 /// A drive is judged by what it moved in so much time of being busy: a few dozen requests of any drive in use, and the
 /// shares follow a drive that slows down within a second or two.

@@ -198,3 +198,26 @@ fn a_read_that_fails_in_one_directory_gives_the_slot_back_when_all_are_done() {
     assert_eq!(three.store.slab.pages_free(), free);
     three.store.assert_holds(whole, 1);
 }
+
+/// What is written in place moves, too, when the drives change; but not while it is read. (Kills: in-place writes that
+/// stay for ever where they were first.)
+#[test]
+fn bytes_written_in_place_follow_the_drives() {
+    let mut three = Three::new(Durability::None);
+    let whole = three.store.whole(0);
+    // The third drive answers late, so that it is seen to be slow: a window of 200 ms is a few requests.
+    three.faults[2].add(Fault::new(FaultKind::Latency(std::time::Duration::from_millis(60))));
+    let share = |three: &Three| three.store.store.directories().last().unwrap().write_share;
+    let mut seed = 1;
+    while share(&three) > 0.1 {
+        seed += 1;
+        three.store.write(whole, seed).unwrap();
+        assert!(seed < 100, "it is never seen to be slow: {}", share(&three));
+    }
+    three.store.write(whole, 200).unwrap();
+    three.store.assert_holds(whole, 200);
+    let extents = three.store.store.extents(&whole);
+    let here = extents.iter().filter(|(path, _)| path.starts_with(three.folders[2].path()));
+    let bytes: u64 = here.map(|(_, extent)| extent.bytes).sum();
+    assert!(bytes <= 1 << 20, "{bytes} bytes of {RUN} still lie there");
+}
