@@ -61,7 +61,7 @@ impl BackendChoice {
 pub struct Config {
     /// Which backend.
     pub backend: BackendChoice,
-    /// Bytes of the largest block that a request is cut into, a multiple of 4096 up to 1 GiB.
+    /// Bytes of the largest block that a request is cut or merged into, a multiple of 4096 up to 1 GiB.
     pub block_size: u64,
     /// Blocks that the kernel has at a time, 1 to 4096.
     pub queue_depth: u32,

@@ -60,7 +60,8 @@ pub struct Request {
     pub id: RequestId,
     /// What it passes and what passes it.
     pub priority: Priority,
-    /// What to move, in any number of runs; none for [`Transfer::Sync`]. Comes back for reuse.
+    /// What to move, in any number of runs: those that continue each other, in the file and in memory, move as one. None
+    /// for [`Transfer::Sync`]. Comes back for reuse.
     pub ranges: Vec<FileRange>,
     /// The direction and the memory.
     pub transfer: Transfer,
