@@ -13,6 +13,8 @@ pub struct Obtained {
     pub ring_flags: Vec<&'static str>,
     /// Pieces of the slab that are registered with the ring: 0 when none is.
     pub registered_pieces: u32,
+    /// Whether all rings of the slab share one registration: its memory counts as pinned once, not once per ring.
+    pub registered_once: bool,
     /// Files opened for direct I/O since the start.
     pub files_direct: u32,
     /// Files for which direct I/O was asked and refused.
@@ -33,7 +35,9 @@ impl fmt::Display for Obtained {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} x {}", self.backend, self.queue_depth)?;
         if !self.ring_flags.is_empty() {
-            write!(out, " ({}), {} pieces registered", self.ring_flags.join("|"), self.registered_pieces)?;
+            let once = if self.registered_once { " once for all rings" } else { "" };
+            let (flags, pieces) = (self.ring_flags.join("|"), self.registered_pieces);
+            write!(out, " ({flags}), {pieces} pieces registered{once}")?;
         }
         write!(out, ", {} files direct, {} buffered", self.files_direct, self.files_buffered)?;
         self.stepped_down.iter().try_for_each(|step| write!(out, "; {step}"))

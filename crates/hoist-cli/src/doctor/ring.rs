@@ -1,7 +1,7 @@
 //! io_uring, by a read through a ring, and who refuses it.
 
 use hoist_io::memory::{self, Slab};
-use hoist_io::{BackendChoice, Config, Error, open};
+use hoist_io::{BackendChoice, Config, Error, Obtained, open};
 use rustix::io::Errno;
 
 use super::process::{CAP_SYS_ADMIN, Status};
@@ -27,21 +27,27 @@ pub fn examine() -> Ring {
     let slab = Slab::map(&memory::Config { budget_bytes: SLAB_BYTES, ..memory::Config::default() });
     let opened = slab.map_err(Error::from).and_then(|slab| open(&config, &slab));
     match opened {
-        Ok(backend) => {
-            let obtained = backend.obtained();
-            let flags = obtained.ring_flags.join("|");
-            let line = if obtained.stepped_down.is_empty() {
-                Finding::ok("io_uring", format!("4 KiB read through a ring ({flags}), memory registered"))
-            } else {
-                let found =
-                    format!("4 KiB read through a ring ({flags}); {}", obtained.stepped_down.join("; "));
-                let mend =
-                    if obtained.registered_pieces == 0 { lock::MEND } else { "boot Linux 6.1 or later" };
-                Finding::degraded("io_uring", found, "more processor time per block", mend)
-            };
-            Ring { line, works: true }
-        }
+        Ok(backend) => Ring { line: describe(backend.obtained()), works: true },
         Err(error) => Ring { line: refused(&error), works: false },
+    }
+}
+
+/// What a ring that works was obtained with.
+fn describe(obtained: &Obtained) -> Finding {
+    const NAME: &str = "io_uring";
+    const TIME: &str = "more processor time per block";
+    let read = format!("4 KiB read through a ring ({})", obtained.ring_flags.join("|"));
+    if obtained.stepped_down.is_empty() {
+        return Finding::ok(NAME, format!("{read}, memory registered once for all rings"));
+    }
+    let found = format!("{read}; {}", obtained.stepped_down.join("; "));
+    if obtained.registered_pieces == 0 {
+        Finding::degraded(NAME, found, TIME, lock::MEND)
+    } else if !obtained.registered_once {
+        let cost = "host.budget counts against the limit of locked memory once for each directory";
+        Finding::degraded(NAME, found, cost, "boot Linux 6.12.21 or later")
+    } else {
+        Finding::degraded(NAME, found, TIME, "boot Linux 6.1 or later")
     }
 }
 
@@ -114,6 +120,21 @@ mod tests {
     fn explain(errno: Errno, seccomp: u32, disabled: u32, kernel: (u32, u32)) -> (String, &'static str) {
         let status = Status::from(&*format!("CapEff:\t0000000000000000\nSeccomp:\t{seccomp}\n"));
         Facts { status, disabled: Some(disabled), kernel: Some(kernel) }.explain(Some(errno))
+    }
+
+    #[test]
+    fn what_a_ring_lacks_has_its_cost() {
+        let whole = Obtained { registered_pieces: 1, registered_once: true, ..Obtained::default() };
+        let line = describe(&whole);
+        assert!(line.cost.is_none() && line.found.contains("once for all rings"), "{line}");
+        let stepped_down = vec!["what, why".to_owned()];
+        let alone = Obtained { registered_once: false, stepped_down: stepped_down.clone(), ..whole.clone() };
+        let line = describe(&alone).to_string();
+        assert!(line.contains("what, why") && line.contains("once for each directory"), "{line}");
+        assert!(line.contains("6.12"), "{line}");
+        let unregistered = Obtained { registered_pieces: 0, ..alone };
+        assert!(describe(&unregistered).to_string().contains("ulimit -l"));
+        assert!(describe(&Obtained { stepped_down, ..whole }).to_string().contains("Linux 6.1 "));
     }
 
     #[test]

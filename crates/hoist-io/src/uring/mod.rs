@@ -1,6 +1,7 @@
 //! io_uring: one ring, driven by the thread that made it.
 
 mod probe;
+mod registration;
 mod ring;
 
 use crate::backend::{Backend, FileOp, FileReply, Wait};

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::{Config, Obtained};
-use hoist_memory::{AlignedBuffer, SECTOR_BYTES, Slab};
+use hoist_memory::{AlignedBuffer, SECTOR_BYTES};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 use std::fs::File;
@@ -52,7 +52,8 @@ pub(super) fn check_ring() -> Result<(), Error> {
     trial_read(&mut ring)
 }
 
-fn build(entries: u32, flags: &[&str]) -> io::Result<IoUring> {
+/// A ring with these flags and no others.
+pub(super) fn build(entries: u32, flags: &[&str]) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     for flag in flags {
         match *flag {
@@ -111,33 +112,6 @@ fn wait_for_one(ring: &mut IoUring) -> Result<Option<cqueue::Entry>, Error> {
         let completion = ring.completion().next();
         if completion.is_some() || left.is_zero() {
             return Ok(completion);
-        }
-    }
-}
-
-/// Registers every piece of the slab, so that transfers need not look its pages up. The ring's owner keeps the slab
-/// mapped for as long as the ring lives. Returns whether it worked.
-pub(super) fn register_slab(ring: &IoUring, slab: &Slab, obtained: &mut Obtained) -> bool {
-    let pieces: Vec<_> = slab
-        .pieces()
-        .map(|piece| libc::iovec {
-            iov_base: std::ptr::with_exposed_provenance_mut(piece.address),
-            iov_len: piece.bytes,
-        })
-        .collect();
-    // SAFETY: each piece is mapped, and stays so until the ring is gone: the ring is dropped before its `Arc<Slab>`.
-    match unsafe { ring.submitter().register_buffers(&pieces) } {
-        Ok(()) => {
-            obtained.registered_pieces = pieces.len() as u32;
-            true
-        }
-        Err(error) => {
-            obtained.step_down(format!(
-                "unregistered memory: IORING_REGISTER_BUFFERS of {} pieces: {error} (ENOMEM: raise `ulimit -l`, or \
-                 grant CAP_IPC_LOCK)",
-                pieces.len()
-            ));
-            false
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The ring itself: parts in, results out, and the waker's read.
 
-use super::probe::{open_ring, register_slab};
+use super::probe::open_ring;
+use super::registration::Registration;
 use crate::core::{Core, Part};
 use crate::error::Operation;
 use crate::faults::Faults;
 use crate::waker::WakeFd;
 use crate::{Config, Error, Obtained};
-use hoist_memory::{AlignedBuffer, Piece, Slab};
+use hoist_memory::{AlignedBuffer, Slab};
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use std::collections::VecDeque;
@@ -41,16 +42,13 @@ pub(super) struct Ring {
     wake_buffer: AlignedBuffer,
     wake_armed: bool,
     woken: bool,
-    /// The pieces registered with the ring, by index.
-    registered: Vec<Piece>,
+    registration: Registration,
     enters_refused: u32,
     /// User data of the entries that the kernel has not taken from the submission queue, in order.
     unsubmitted: VecDeque<u64>,
     /// Why nothing is submitted any more.
     failed: Option<String>,
     results: u64,
-    /// Keeps what is registered mapped until the ring is gone.
-    _slab: Arc<Slab>,
 }
 
 impl Ring {
@@ -58,8 +56,7 @@ impl Ring {
         let mut obtained =
             Obtained { backend: "uring", queue_depth: config.queue_depth, ..Obtained::default() };
         let ring = open_ring(config, &mut obtained)?;
-        let registered = register_slab(&ring, slab, &mut obtained);
-        let registered = if registered { slab.pieces().collect() } else { Vec::new() };
+        let registration = Registration::new(&ring, slab, &mut obtained);
         let wake_fd = WakeFd::new().map_err(|source| Error::Call { call: "eventfd", source })?;
         Ok(Ring {
             ring,
@@ -68,12 +65,11 @@ impl Ring {
             wake_buffer: AlignedBuffer::new(size_of::<u64>())?,
             wake_armed: false,
             woken: false,
-            registered,
+            registration,
             enters_refused: 0,
             unsubmitted: VecDeque::with_capacity(config.queue_depth as usize + 1),
             failed: None,
             results: 0,
-            _slab: Arc::clone(slab),
         })
     }
 
@@ -130,7 +126,7 @@ impl Ring {
         let memory = std::ptr::with_exposed_provenance_mut::<u8>(part.address);
         // A block is 1 GiB at most.
         let bytes = part.bytes as u32;
-        match (part.operation, self.registered_index(part)) {
+        match (part.operation, self.registration.index_of(part)) {
             (Operation::Read, Some(index)) => {
                 opcode::ReadFixed::new(file, memory, bytes, index).offset(part.offset).build()
             }
@@ -141,14 +137,6 @@ impl Ring {
             (Operation::Write, None) => opcode::Write::new(file, memory, bytes).offset(part.offset).build(),
             (Operation::Sync, _) => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
         }
-    }
-
-    /// The registered buffer that a part lies in. A slot of another slab has a piece number, too, but not our address.
-    fn registered_index(&self, part: &Part) -> Option<u16> {
-        let piece = self.registered.get(part.piece? as usize)?;
-        let inside = piece.address <= part.address
-            && part.address + part.bytes as usize <= piece.address + piece.bytes;
-        inside.then_some(piece.index as u16)
     }
 
     /// Submits what was put in and waits for `want` results, at most `timeout`. One system call. A ring that has failed

@@ -64,7 +64,37 @@ fn a_refused_registration_leaves_a_ring_without_it() {
     check(&mut *backend, &slab, &folder);
     let obtained = backend.obtained();
     assert_eq!((obtained.backend, obtained.registered_pieces), ("uring", 0), "{obtained}");
-    step(&obtained.stepped_down, &["unregistered memory", "IORING_REGISTER_BUFFERS", "(os error 1)"]);
+    step(
+        &obtained.stepped_down,
+        &["unregistered memory", "IORING_REGISTER_BUFFERS", "(os error 1)", "seccomp"],
+    );
+}
+
+/// `IORING_REGISTER_CLONE_BUFFERS` (linux/io_uring.h).
+const CLONE_BUFFERS: u32 = 30;
+
+#[test]
+fn a_kernel_without_clones_registers_for_each_ring() {
+    let Some(folder) = child::folder() else {
+        return match has_ring() {
+            false => println!("skipped: this machine has no io_uring to refuse a part of"),
+            true => child::run("ring::a_kernel_without_clones_registers_for_each_ring", |command| {
+                filter::refuse_registration(command, CLONE_BUFFERS);
+            }),
+        };
+    };
+    assert!(is_filtered());
+    let slab = slab();
+    for _ in 0..2 {
+        let mut backend = backend(&slab);
+        check(&mut *backend, &slab, &folder);
+        let obtained = backend.obtained();
+        assert_eq!((obtained.registered_pieces, obtained.registered_once), (2, false), "{obtained}");
+        step(
+            &obtained.stepped_down,
+            &["pinned once per ring", "IORING_REGISTER_CLONE_BUFFERS", "Linux 6.12"],
+        );
+    }
 }
 
 /// Whether io_uring works where nothing is refused on purpose.
