@@ -1,5 +1,7 @@
 //! A signal a millisecond while bytes move, in a process of its own: a timer's signals go to whoever does not block them,
 //! and so to any test beside this one. Without the harness, whose main thread would take them all and do nothing.
+//!
+//! Kills: a wait that a signal ended taken for the ring's error.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use hoist_io::memory::{Slab, Slot};
@@ -13,8 +15,11 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 const FILE_BYTES: u64 = 32 << 20;
 const REQUEST_BYTES: u64 = 2 << 20;
 
-/// Written and read in each half: 256 MiB for each backend, and hundreds of signals.
-const TURNS: u64 = 2;
+/// All of the file is written and then read so often: 1 GiB each way through the ring.
+const TURNS: u64 = 32;
+
+/// The same for each of the others: 1 GiB in all, half of it while their own threads take the signals.
+const TURNS_ELSEWHERE: u64 = 16;
 
 static DRIVER: AtomicI32 = AtomicI32::new(0);
 static AT_DRIVER: AtomicU64 = AtomicU64::new(0);
@@ -72,8 +77,8 @@ fn assert_holds(slot: &Slot, step: u64, mut offset: u64) {
     }
 }
 
-/// All of the file in requests, written or read and compared.
-fn pass(backend: &mut dyn Backend, slab: &Arc<Slab>, file: FileId, step: u64, write: bool) {
+/// All of the file in requests, written or read and compared. Returns the bytes that came back.
+fn pass(backend: &mut dyn Backend, slab: &Arc<Slab>, file: FileId, step: u64, write: bool) -> u64 {
     let places = FILE_BYTES / REQUEST_BYTES;
     for id in 0..places {
         let offset = id * REQUEST_BYTES;
@@ -87,15 +92,19 @@ fn pass(backend: &mut dyn Backend, slab: &Arc<Slab>, file: FileId, step: u64, wr
     while (done.len() as u64) < places {
         backend.reap(Wait::UntilSomething, &mut done).unwrap();
     }
+    let mut moved_bytes = 0;
     for completion in done {
         completion.result.unwrap();
+        moved_bytes += completion.ranges.iter().map(|range| range.bytes).sum::<u64>();
         if let Transfer::Read(slot) = completion.transfer {
             assert_holds(&slot, step, completion.id * REQUEST_BYTES);
         }
     }
+    moved_bytes
 }
 
-fn work(choice: BackendChoice, step: u64) {
+/// Returns the bytes that were moved.
+fn work(choice: BackendChoice, step: u64) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let memory = hoist_memory::Config { budget_bytes: FILE_BYTES, ..Default::default() };
     let slab = Slab::map(&memory).unwrap();
@@ -105,30 +114,37 @@ fn work(choice: BackendChoice, step: u64) {
     let path = folder.path().join("data");
     let file = backend.file(FileOp::Open { path, create: true, direct: true }).unwrap().file();
     // A ring has no threads that take signals.
-    let halves: &[bool] = if choice == BackendChoice::Uring { &[true] } else { &[true, false] };
+    let (halves, turns): (&[bool], _) = match choice {
+        BackendChoice::Uring => (&[true], TURNS),
+        _ => (&[true, false], TURNS_ELSEWHERE),
+    };
+    let mut moved_bytes = 0;
     for driver in halves {
         take_signals(*driver);
         let counter = if *driver { &AT_DRIVER } else { &ELSEWHERE };
         let before = counter.load(Ordering::Relaxed);
-        for turn in 0..TURNS * 2 / halves.len() as u64 {
+        for turn in 0..turns / halves.len() as u64 {
             let step = step + turn + u64::from(*driver) * 100;
-            pass(&mut *backend, &slab, file, step, true);
-            pass(&mut *backend, &slab, file, step, false);
+            moved_bytes += pass(&mut *backend, &slab, file, step, true);
+            moved_bytes += pass(&mut *backend, &slab, file, step, false);
         }
         let signals = counter.load(Ordering::Relaxed) - before;
+        println!("{choice:?}: {signals} signals, at the driver: {driver}");
         assert!(signals > 10, "{choice:?}: {signals} signals, driver {driver}");
     }
     take_signals(true);
     drop(backend);
     assert_eq!(slab.pages_free(), slab.pages());
+    moved_bytes
 }
 
 fn main() {
     start_signals();
-    for (choice, step) in [BackendChoice::Uring, BackendChoice::TokioUring, BackendChoice::Pread]
-        .into_iter()
-        .zip([1, 2000, 4000])
-    {
-        work(choice, step);
+    for (choice, step, bytes) in [
+        (BackendChoice::Uring, 1, 2 << 30),
+        (BackendChoice::TokioUring, 2000, 1 << 30),
+        (BackendChoice::Pread, 4000, 1 << 30),
+    ] {
+        assert_eq!(work(choice, step), bytes, "{choice:?}");
     }
 }
