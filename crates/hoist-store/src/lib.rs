@@ -42,7 +42,9 @@ pub use bundle::{BUNDLE_ALIGN_BYTES, BUNDLED_BYTES_MAX, DIMENSIONS_MAX, NAME_BYT
 pub use config::{Config, Durability, Problem, SEGMENT_BYTES_DEFAULT, SEGMENT_GRAIN_BYTES};
 pub use error::Error;
 pub use hoist_format::{CHECKSUM_BYTES, Class, Dtype, Extent, LifeKind, StoreId, blocks, checksum};
-pub use hoist_io::{BackendChoice, Completion, Config as IoConfig, Obtained, Priority, RequestId};
+pub use hoist_io::{
+    BackendChoice, Completion, Config as IoConfig, Error as IoError, IoThread, Obtained, Priority, RequestId,
+};
 pub use ls::Listed;
 pub use open::Deliver;
 pub use safetensors::{export_safetensors, group_of, import_safetensors, read_specs};

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::lease::Lease;
 use crate::message::{Call, Message};
+use crate::open::StartIo;
 use crate::order::{Order, TensorUse};
 use crate::stats::Stats;
 
@@ -63,7 +64,16 @@ impl Engine {
     /// [`Error::Config`] with every problem; what the store, the slab or the device refused;
     /// [`Error::BadCast`].
     pub fn create(config: Config, tensors: &[TensorSpec]) -> Result<Engine, Error> {
-        crate::open::start(config, Some(tensors))
+        crate::open::start(config, Some(tensors), None)
+    }
+
+    /// Like [`Engine::create`], with I/O threads of the caller's making instead of `config.io`'s. For backends that inject
+    /// faults or throttle.
+    ///
+    /// # Errors
+    /// Those of [`Engine::create`] and of `start`.
+    pub fn create_on(config: Config, tensors: &[TensorSpec], start: StartIo<'_>) -> Result<Engine, Error> {
+        crate::open::start(config, Some(tensors), Some(start))
     }
 
     /// Opens an engine on a store that is there, at its newest epoch.
@@ -71,7 +81,15 @@ impl Engine {
     /// # Errors
     /// As [`Engine::create`]; a store that is locked, damaged or of a newer version.
     pub fn open(config: Config) -> Result<Engine, Error> {
-        crate::open::start(config, None)
+        crate::open::start(config, None, None)
+    }
+
+    /// Like [`Engine::open`], with I/O threads of the caller's making, as [`Engine::create_on`] has them.
+    ///
+    /// # Errors
+    /// Those of [`Engine::open`] and of `start`.
+    pub fn open_on(config: Config, start: StartIo<'_>) -> Result<Engine, Error> {
+        crate::open::start(config, None, Some(start))
     }
 
     /// Makes a store from a safetensors file, every tensor a durable parameter, and an engine on it.

@@ -64,9 +64,10 @@ pub use hoist_device::{Config as DeviceConfig, Event};
 pub use hoist_memory::Config as HostConfig;
 pub use hoist_plan::{Bandwidths, Bound, Mode, OrderId, Resource, Stalls, Tier};
 pub use hoist_store::{
-    BackendChoice, Class, Config as StoreConfig, Dtype, Durability, IoConfig, Life, TensorId, TensorInfo,
-    TensorSpec,
+    BackendChoice, Class, Config as StoreConfig, Deliver, Dtype, Durability, IoConfig, IoError, IoThread,
+    Life, TensorId, TensorInfo, TensorSpec,
 };
 pub use lease::Lease;
+pub use open::StartIo;
 pub use order::{Access, Order, Phase, TensorUse};
 pub use stats::Stats;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use hoist_memory::Slab;
 use hoist_plan::Plan;
-use hoist_store::{Store, TensorSpec};
+use hoist_store::{Deliver, IoError, IoThread, Store, TensorSpec};
 
 use crate::config::Config;
 use crate::cut::Units;
@@ -19,7 +19,15 @@ use crate::pipeline::Pipeline;
 use crate::slots::Slots;
 use crate::workers::Workers;
 
-pub(crate) fn start(config: Config, create: Option<&[TensorSpec]>) -> Result<Engine, Error> {
+/// Starts the I/O thread of one directory: its place in `config.store.nvme_path`, the slab that the thread moves bytes
+/// into and out of, and what it calls with every completion.
+pub type StartIo<'a> = &'a dyn Fn(usize, &Arc<Slab>, Deliver) -> Result<IoThread, IoError>;
+
+pub(crate) fn start(
+    config: Config,
+    create: Option<&[TensorSpec]>,
+    io: Option<StartIo<'_>>,
+) -> Result<Engine, Error> {
     let problems = config.problems();
     if !problems.is_empty() {
         return Err(Error::Config(problems));
@@ -37,9 +45,17 @@ pub(crate) fn start(config: Config, create: Option<&[TensorSpec]>) -> Result<Eng
         hoist_device::open(&config.device, move |completion| send(&done, Message::Device(completion)))?;
     let workers = Workers::start(&messages)?;
     // Last, so that what fails before leaves no store behind.
-    let store = match create {
-        Some(tensors) => Store::create(&config.store, &config.io, &slab, tensors, deliver(messages.clone()))?,
-        None => Store::open(&config.store, &config.io, &slab, deliver(messages.clone()))?,
+    let deliver = deliver(messages.clone());
+    let store = match (create, io) {
+        (Some(tensors), None) => Store::create(&config.store, &config.io, &slab, tensors, deliver)?,
+        (None, None) => Store::open(&config.store, &config.io, &slab, deliver)?,
+        (create, Some(start)) => {
+            let start = |place, deliver| start(place, &slab, deliver);
+            match create {
+                Some(tensors) => Store::create_on(&config.store, &start, tensors, deliver)?,
+                None => Store::open_on(&config.store, &start, deliver)?,
+            }
+        }
     };
     crate::cast::check(store.tensors().iter().map(|tensor| &tensor.spec))?;
     let plan_config = config.plan(slab.pages() as u64, device.budget_bytes());
