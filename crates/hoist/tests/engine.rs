@@ -7,60 +7,10 @@ mod model;
 use std::time::Duration;
 
 use hoist::{Access, Durability, Engine, Error, Life, Mode, Order, Phase, TensorUse, Tier};
-use model::{Oracle, Random, check, config, tensor};
+use model::{MIB, Oracle, Random, check, config, find, specs, tensor, training};
 use proptest::prelude::*;
 
-const MIB: u64 = 1 << 20;
 const NO_PAUSE: Duration = Duration::ZERO;
-
-/// A training step over `layers` layers: forward and backward on the device, the optimizer on the
-/// host; three arrays a layer, cut in pieces of `piece` bytes.
-fn training(engine: &Engine, oracle: &Oracle, layers: usize) -> Order {
-    let id = |name: String| engine.tensor(&name).unwrap();
-    let pieces = |tensor: hoist::TensorId, mode: Mode| {
-        let ranges = &oracle.versions[tensor.0 as usize];
-        ranges
-            .iter()
-            .map(move |(bytes, _)| TensorUse { tensor, bytes: bytes.clone(), mode })
-            .collect::<Vec<_>>()
-    };
-    let mut accesses = Vec::new();
-    let mut each = |phase, tier, parts: &[(hoist::TensorId, Mode)]| {
-        for one in parts.iter().flat_map(|&(tensor, mode)| pieces(tensor, mode)) {
-            accesses.push(Access::new("layer", phase, tier, vec![one]));
-        }
-    };
-    for layer in 0..layers {
-        each(Phase::Forward, Tier::Device, &[(id(format!("{layer}.weight")), Mode::Read)]);
-    }
-    for layer in (0..layers).rev() {
-        let (weight, gradient) = (id(format!("{layer}.weight")), id(format!("{layer}.gradient")));
-        each(Phase::Backward, Tier::Device, &[(weight, Mode::Read), (gradient, Mode::Overwrite)]);
-    }
-    for layer in 0..layers {
-        let state = id(format!("{layer}.state"));
-        let (weight, gradient) = (id(format!("{layer}.weight")), id(format!("{layer}.gradient")));
-        each(
-            Phase::Optimizer,
-            Tier::Host,
-            &[(state, Mode::Update), (gradient, Mode::Read), (weight, Mode::Update)],
-        );
-    }
-    Order { accesses }
-}
-
-fn specs(layers: usize, bytes: u64) -> Vec<hoist::TensorSpec> {
-    (0..layers)
-        .flat_map(|layer| {
-            let group = format!("layer.{layer}");
-            [
-                tensor(&format!("{layer}.weight"), bytes, Life::Durable, &group),
-                tensor(&format!("{layer}.state"), 2 * bytes + 13, Life::Durable, &group),
-                tensor(&format!("{layer}.gradient"), bytes, Life::Scratch, &group),
-            ]
-        })
-        .collect()
-}
 
 /// Trains, closes, opens again and goes on; every byte is checked.
 fn train(seed: u64, prefetch: bool, durability: Durability) {
@@ -259,19 +209,12 @@ fn corruption_is_named_and_contained() {
     engine.close().unwrap();
 }
 
-/// Finds the bytes of a tensor's version in the segments and flips one bit of them.
+/// Flips one bit of a tensor's version.
 fn flip_a_byte(dir: &std::path::Path, version: u64, tensor: u32) {
-    let wanted: Vec<u8> = (0..4096).map(|at| model::byte(tensor, version, at)).collect();
-    for entry in std::fs::read_dir(dir.join("data")).unwrap() {
-        let path = entry.unwrap().path();
-        let mut bytes = std::fs::read(&path).unwrap();
-        if let Some(block) = bytes.chunks(4096).position(|block| block == wanted) {
-            bytes[block * 4096 + 1234] ^= 0x10;
-            std::fs::write(&path, bytes).unwrap();
-            return;
-        }
-    }
-    panic!("the tensor's bytes are in no segment");
+    let (path, offset) = find(dir, tensor, version, 0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[offset as usize + 1234] ^= 0x10;
+    std::fs::write(&path, bytes).unwrap();
 }
 
 #[test]

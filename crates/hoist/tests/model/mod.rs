@@ -1,11 +1,16 @@
 //! A small trainer with an oracle: it writes bytes derived from tensor, version and place, and
 //! checks every byte that it is given.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hoist::{
-    Access, Class, Config, Dtype, Engine, Life, Mode, Order, OrderId, Phase, TensorId, TensorSpec, Tier,
+    Access, Class, Config, Dtype, Engine, Life, Mode, Order, OrderId, Phase, TensorId, TensorSpec, TensorUse,
+    Tier,
 };
+
+pub const MIB: u64 = 1 << 20;
 
 /// A small generator of its own (SplitMix64), so that a seed means the same for ever.
 pub struct Random(pub u64);
@@ -55,7 +60,7 @@ pub fn check<'a>(
     assert_eq!(at, range.end, "tensor {tensor} came short");
 }
 
-pub fn config(dir: &std::path::Path, host_bytes: u64, device_bytes: u64, page_bytes: usize) -> Config {
+pub fn config(dir: &Path, host_bytes: u64, device_bytes: u64, page_bytes: usize) -> Config {
     let mut config = Config::new(dir, host_bytes, device_bytes);
     config.host.page_bytes = page_bytes;
     config.store.segment_bytes = 64 << 20;
@@ -65,6 +70,68 @@ pub fn config(dir: &std::path::Path, host_bytes: u64, device_bytes: u64, page_by
 pub fn tensor(name: &str, bytes: u64, life: Life, group: &str) -> TensorSpec {
     let class = if life == Life::Scratch { Class::Gradient } else { Class::Parameter };
     TensorSpec { name: name.into(), dtype: Dtype::U8, shape: vec![bytes], class, life, group: group.into() }
+}
+
+/// A training step over `layers` layers: forward and backward on the device, the optimizer on the
+/// host; three arrays a layer, cut in pieces of `piece` bytes.
+pub fn training(engine: &Engine, oracle: &Oracle, layers: usize) -> Order {
+    let id = |name: String| engine.tensor(&name).unwrap();
+    let pieces = |tensor: TensorId, mode: Mode| {
+        let ranges = &oracle.versions[tensor.0 as usize];
+        ranges
+            .iter()
+            .map(move |(bytes, _)| TensorUse { tensor, bytes: bytes.clone(), mode })
+            .collect::<Vec<_>>()
+    };
+    let mut accesses = Vec::new();
+    let mut each = |phase, tier, parts: &[(TensorId, Mode)]| {
+        for one in parts.iter().flat_map(|&(tensor, mode)| pieces(tensor, mode)) {
+            accesses.push(Access::new("layer", phase, tier, vec![one]));
+        }
+    };
+    for layer in 0..layers {
+        each(Phase::Forward, Tier::Device, &[(id(format!("{layer}.weight")), Mode::Read)]);
+    }
+    for layer in (0..layers).rev() {
+        let (weight, gradient) = (id(format!("{layer}.weight")), id(format!("{layer}.gradient")));
+        each(Phase::Backward, Tier::Device, &[(weight, Mode::Read), (gradient, Mode::Overwrite)]);
+    }
+    for layer in 0..layers {
+        let state = id(format!("{layer}.state"));
+        let (weight, gradient) = (id(format!("{layer}.weight")), id(format!("{layer}.gradient")));
+        each(
+            Phase::Optimizer,
+            Tier::Host,
+            &[(state, Mode::Update), (gradient, Mode::Read), (weight, Mode::Update)],
+        );
+    }
+    Order { accesses }
+}
+
+pub fn specs(layers: usize, bytes: u64) -> Vec<TensorSpec> {
+    (0..layers)
+        .flat_map(|layer| {
+            let group = format!("layer.{layer}");
+            [
+                tensor(&format!("{layer}.weight"), bytes, Life::Durable, &group),
+                tensor(&format!("{layer}.state"), 2 * bytes + 13, Life::Durable, &group),
+                tensor(&format!("{layer}.gradient"), bytes, Life::Scratch, &group),
+            ]
+        })
+        .collect()
+}
+
+/// Where 4096 bytes of a tensor's version lie: the segment, and the place in it.
+pub fn find(dir: &Path, tensor: u32, version: u64, at: u64) -> (PathBuf, u64) {
+    let wanted: Vec<u8> = (at..at + 4096).map(|at| byte(tensor, version, at)).collect();
+    for entry in std::fs::read_dir(dir.join("data")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        if let Some(block) = bytes.chunks(4096).position(|block| block == wanted) {
+            return (path, block as u64 * 4096);
+        }
+    }
+    panic!("the bytes of tensor {tensor} are in no segment");
 }
 
 /// The newest version of each tensor's pieces, as the trainer knows it.
@@ -90,11 +157,8 @@ impl Oracle {
                 continue;
             }
             for (range, _) in pieces {
-                let one = hoist::TensorUse {
-                    tensor: TensorId(id as u32),
-                    bytes: range.clone(),
-                    mode: Mode::Overwrite,
-                };
+                let one =
+                    TensorUse { tensor: TensorId(id as u32), bytes: range.clone(), mode: Mode::Overwrite };
                 accesses.push(Access::new("init", Phase::Optimizer, Tier::Host, vec![one]));
             }
         }
