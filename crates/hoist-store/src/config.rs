@@ -41,7 +41,7 @@ pub struct Config {
     pub nvme_path: Vec<PathBuf>,
     /// At open it may differ from what the store was created with only if the space suffices: see [`crate::Store::open`].
     pub durability: Durability,
-    /// The largest segment in bytes, a multiple of 256 KiB.
+    /// The largest segment in bytes, a multiple of 256 KiB; larger where more than 256 of a directory would be needed.
     pub segment_bytes: u64,
 }
 

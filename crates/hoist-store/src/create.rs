@@ -9,7 +9,7 @@ use crate::journal;
 use crate::open::{Threads, check};
 use crate::segments;
 use crate::spread::Spread;
-use crate::{Config, Durability, Error, Store, TensorSpec};
+use crate::{Config, Durability, Error, SEGMENT_GRAIN_BYTES, Store, TensorSpec};
 use hoist_format::{Header, LifeKind, StoreId};
 use hoist_io::{Completion, FileOp};
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ where
     let room_bytes = room_bytes(&config.nvme_path, need_bytes)?;
     let contents = Contents::new(layout);
     let mut spread = Spread::new(directories.len());
-    let wish = (need_bytes, config.segment_bytes);
+    let wish = (need_bytes, segment_bytes(need_bytes, config.segment_bytes));
     let made = segments::make(&directories, &mut spread, wish, &room_bytes, &mut switch).and_then(
         |(segments, sizes)| Ok((segments, fill(config, &mut directories, sizes, &contents, &mut switch)?)),
     );
@@ -134,6 +134,14 @@ fn room_bytes(paths: &[PathBuf], need_bytes: u64) -> Result<Vec<u64>, Error> {
     Ok(rooms)
 }
 
+/// Segments of a directory, more or less: half of the files that hoist-io keeps open at a time.
+const SEGMENTS_MANY: u64 = 256;
+
+/// How large segments may be, so that there are not too many of them.
+fn segment_bytes(need_bytes: u64, configured_bytes: u64) -> u64 {
+    configured_bytes.max((need_bytes / SEGMENTS_MANY).next_multiple_of(SEGMENT_GRAIN_BYTES))
+}
+
 /// Of what is needed, the part that several directories have besides: without it the first drive to be full, because it
 /// is a little faster than it was when the store was made, leaves the rest of a step's writes to the others.
 const SLACK: u64 = 8;
@@ -144,4 +152,21 @@ fn need_bytes(layout: &Layout, config: &Config) -> u64 {
     let copies = |life| if life == LifeKind::Durable && twice { 2 } else { 1 };
     let bytes = layout.runs.iter().map(|run| copies(run.life) * occupied(run.bytes)).sum();
     if config.nvme_path.len() > 1 { bytes + bytes / SLACK } else { bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_few_and_large_in_large_stores() {
+        let (mib, gib) = (1 << 20, 1 << 30);
+        assert_eq!(segment_bytes(0, mib), mib);
+        assert_eq!(segment_bytes(200 * gib, gib), gib);
+        let bytes = segment_bytes(3000 * gib, gib);
+        assert!(
+            bytes.is_multiple_of(SEGMENT_GRAIN_BYTES) && (3000 * gib).div_ceil(bytes) <= SEGMENTS_MANY,
+            "{bytes}"
+        );
+    }
 }
