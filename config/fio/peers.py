@@ -7,12 +7,16 @@ the best median stands for fio from then on: were it the best of four in every p
 pairs, one run of each, the first of them by turns. Each pair gives a ratio, hoist's rate by fio's: a drive that drifts
 does so under both. Printed is the median of the ratios with their spread.
 
-Both run for the same time, with the same block size and depth. hoist's requests are of 64 MiB, cut into blocks.
+Both run for the same time, or move the same bytes, with the same block size and depth. In sequential modes hoist's
+requests are of 64 MiB, cut into blocks. On a file system without direct I/O, such as tmpfs, both go without.
+Beside the rates stands what each took of the processors (its own time and the kernel's for it) for each GiB.
 Needs fio (Debian's package of that name) and Python's standard library.
 """
 
 import argparse
+import itertools
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -20,15 +24,43 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import typing
 
 # hoist's name for the file in a directory that it measures.
 NAME = "hoist-io.data"
-# Where drives reach their peak, in bytes a second and in operations a second.
-BLOCKS = {"read": "1 MiB", "write": "1 MiB", "mixed": "1 MiB", "randread": "4 KiB", "randwrite": "4 KiB"}
 DEPTH = 32
 # Tries of each of fio's variants before the pairs: enough for a median.
 TRIES = 3
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Mode(typing.NamedTuple):
+    """What is compared: blocks of a size, in fio's job of a name, for a time or as often as hoist's --requests says."""
+
+    block: str
+    job: str
+    requests: str = ""
+
+    def io_bytes(self):
+        """How many bytes are moved; 0 when the time ends it."""
+        if not self.requests:
+            return 0
+        number, each = self.requests.split(":")[:2]
+        return int(number) * size_bytes(each)
+
+
+# Where drives reach their peak, in bytes a second and in operations a second; and what a trainer asks for: layers, one
+# large request after the other, and small tensors from all over the file.
+MODES = {
+    "read": Mode("1 MiB", "read"),
+    "write": Mode("1 MiB", "write"),
+    "mixed": Mode("1 MiB", "mixed"),
+    "layers": Mode("1 MiB", "read", "64:64 MiB"),
+    "tensors": Mode("1 MiB", "randread", "1000:1 MiB:random"),
+    "small-tensors": Mode("64 KiB", "randread", "20000:64 KiB:random"),
+    "randread": Mode("4 KiB", "randread"),
+    "randwrite": Mode("4 KiB", "randwrite"),
+}
 
 
 def size_bytes(text):
@@ -67,64 +99,100 @@ def call(command, **more):
         sys.exit(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
-def rate(report):
-    """Bytes per second of both directions together, of either program's report."""
-    directions = [report[name] for name in ("read", "write") if name in report]
-    return sum(found.get("bytes_per_second", found.get("bw_bytes", 0)) for found in directions)
+class Run(typing.NamedTuple):
+    """One measurement: bytes per second of both directions together, and processor seconds for a GiB."""
+
+    rate: float
+    cpu: float
+
+    @classmethod
+    def of_hoist(cls, report):
+        """hoist's report."""
+        directions = [report[name] for name in ("read", "write") if name in report]
+        return cls(sum(found["bytes_per_second"] for found in directions), report["cpu_seconds_per_gib"])
+
+    @classmethod
+    def of_fio(cls, job):
+        """One job of fio's report, which has processor time as a share of the run's."""
+        moved = job["read"]["io_bytes"] + job["write"]["io_bytes"]
+        seconds = (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000
+        return cls(job["read"]["bw_bytes"] + job["write"]["bw_bytes"], seconds / (moved / (1 << 30)))
+
+
+def describe(ratios):
+    """The median of ratios, the interval that it lies in with 95 %, by order statistics, and their spread."""
+    ratios, many = sorted(ratios), len(ratios)
+    # The median lies below the ratio at place n (from 0) with the chance that at most n of many coins show heads.
+    below = itertools.accumulate(math.comb(many, heads) / 2**many for heads in range(many))
+    outside = sum(1 for chance in below if chance <= 0.025)
+    spread = f"all of {many} in {ratios[0]:.3f} to {ratios[-1]:.3f}"
+    if outside > 0:
+        spread = f"{ratios[outside - 1]:.3f} to {ratios[many - outside]:.3f} with 95 %; {spread}"
+    return f"{statistics.median(ratios):.3f} ({spread})"
 
 
 class Bench:
     """One mode in one directory."""
 
-    def __init__(self, arguments, mode, folder):
-        self.arguments, self.mode, self.json = arguments, mode, pathlib.Path(folder) / "report.json"
+    def __init__(self, arguments, name, folder):
+        self.arguments, self.name, self.mode, self.direct = arguments, name, MODES[name], True
+        self.json = pathlib.Path(folder) / "report.json"
         self.file = pathlib.Path(arguments.directory) / NAME
 
     def hoist(self, *flags):
         """One run of hoist, which leaves the file there."""
         command = [self.arguments.hoist, "io", self.arguments.directory, "--keep", "--size", self.arguments.size]
         call(command + ["--json", self.json] + list(flags))
-        return rate(json.loads(self.json.read_text()))
+        return json.loads(self.json.read_text())
 
     def write_file(self):
         """A file that nobody has used: one small request is the least that hoist does with it."""
         self.file.unlink(missing_ok=True)
-        self.hoist("--requests", "1:4 KiB")
+        report = self.hoist("--requests", "1:4 KiB")
+        self.direct = not any("direct I/O" in step for step in report["stepped_down"])
 
     def run_hoist(self):
         """One measurement of hoist."""
-        flags = ["--rw", self.mode, "--block-size", BLOCKS[self.mode], "--queue-depth", str(DEPTH)]
-        return self.hoist(*flags, "--seconds", str(self.arguments.seconds))
+        flags = ["--block-size", self.mode.block, "--queue-depth", str(DEPTH)]
+        if self.mode.requests:
+            flags += ["--requests", self.mode.requests]
+        else:
+            flags += ["--rw", self.mode.job, "--seconds", str(self.arguments.seconds)]
+        return Run.of_hoist(self.hoist(*flags))
 
     def run_fio(self, words):
         """One measurement of fio."""
-        job = pathlib.Path(__file__).parent / f"{self.mode}.fio"
+        job = pathlib.Path(__file__).parent / f"{self.mode.job}.fio"
         # fio takes a colon for the end of a file's name.
         given = {
             "FILE": str(self.file.absolute()).replace(":", r"\:"),
             "SIZE": str(size_bytes(self.arguments.size)),
-            "BLOCK": str(size_bytes(BLOCKS[self.mode])),
+            "BLOCK": str(size_bytes(self.mode.block)),
             "DEPTH": str(DEPTH),
-            "RUN_SECONDS": str(self.arguments.seconds),
+            "DIRECT": str(int(self.direct)),
+            "TIME_BASED": str(int(not self.mode.requests)),
+            # As much more as nobody waits for, where bytes end the run.
+            "RUN_SECONDS": str(self.arguments.seconds * (60 if self.mode.requests else 1)),
+            "IO_BYTES": str(self.mode.io_bytes() or size_bytes(self.arguments.size)),
         }
         environment = {**os.environ, **given, **words}
         call(["fio", "--output-format=json", f"--output={self.json}", job], env=environment)
-        return rate(json.loads(self.json.read_text())["jobs"][0])
+        return Run.of_fio(json.loads(self.json.read_text())["jobs"][0])
 
     def best_of_fio(self):
         """fio's best variant."""
-        tries = {name: [] for name, _ in variants(size_bytes(BLOCKS[self.mode]))}
+        tries = {name: [] for name, _ in variants(size_bytes(self.mode.block))}
         for _ in range(self.arguments.tries):
-            for name, words in variants(size_bytes(BLOCKS[self.mode])):
-                tries[name].append(self.run_fio(words))
+            for name, words in variants(size_bytes(self.mode.block)):
+                tries[name].append(self.run_fio(words).rate)
         for name, rates in tries.items():
             print(f"  fio with {name}: {statistics.median(rates) / 1e9:.3f} GB/s")
         best = max(tries, key=lambda name: statistics.median(tries[name]))
-        return best, dict(variants(size_bytes(BLOCKS[self.mode])))[best]
+        return best, dict(variants(size_bytes(self.mode.block)))[best]
 
     def compare(self):
         """All of it, for one mode."""
-        print(f"{self.mode}, {BLOCKS[self.mode]} x {DEPTH}, {self.arguments.size}")
+        print(f"{self.name}, {self.mode.requests or self.mode.job}, blocks of {self.mode.block} x {DEPTH}, {self.arguments.size}")
         self.write_file()
         name, words = self.best_of_fio()
         pairs = []
@@ -136,13 +204,13 @@ class Bench:
                 hoist = self.run_hoist()
                 fio = self.run_fio(words)
             pairs.append((hoist, fio))
-            print(f"  pair {number + 1}: hoist {hoist / 1e9:.3f} GB/s, fio {fio / 1e9:.3f} GB/s, {hoist / fio:.3f}")
-        ratios = sorted(hoist / fio for hoist, fio in pairs)
-        lower, _, upper = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-        print(
-            f"{self.mode}: hoist / fio ({name}): median {statistics.median(ratios):.3f}, "
-            f"half of {len(ratios)} pairs in {lower:.3f} to {upper:.3f}, all in {ratios[0]:.3f} to {ratios[-1]:.3f}"
-        )
+            print(
+                f"  pair {number + 1}: hoist {hoist.rate / 1e9:.3f} GB/s, fio {fio.rate / 1e9:.3f} GB/s, "
+                f"{hoist.rate / fio.rate:.3f}; processor {hoist.cpu:.3f} and {fio.cpu:.3f} s a GiB"
+            )
+        print(f"{self.name}: hoist / fio ({name}): {describe([hoist.rate / fio.rate for hoist, fio in pairs])}")
+        if all(fio.cpu > 0 for _, fio in pairs):
+            print(f"{self.name}: processor time, hoist / fio: {describe([hoist.cpu / fio.cpu for hoist, fio in pairs])}")
 
 
 def main():
@@ -150,16 +218,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", help="where the file is made, on the drive to measure")
     parser.add_argument("--hoist", default="target/release/hoist", help="the built command")
-    parser.add_argument("--modes", default=",".join(BLOCKS), help="which of %(default)s")
+    parser.add_argument("--modes", default=",".join(MODES), help="which of %(default)s")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--tries", type=int, default=TRIES, help="of each of fio's variants")
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
     parser.add_argument("--size", type=checked_size, default="4 GiB", help="of the file: a whole number with KiB, MiB or GiB")
     arguments = parser.parse_args()
     modes = arguments.modes.split(",")
-    unknown = [mode for mode in modes if mode not in BLOCKS]
+    unknown = [mode for mode in modes if mode not in MODES]
     if unknown or arguments.pairs < 1 or arguments.tries < 1:
-        parser.error(f"--modes are {', '.join(BLOCKS)} ({', '.join(unknown)} is none); --pairs and --tries at least 1")
+        parser.error(f"--modes are {', '.join(MODES)} ({', '.join(unknown)} is none); --pairs and --tries at least 1")
     for program in ["fio", arguments.hoist]:
         if shutil.which(program) is None:
             parser.error(f"{program} is not there: fio is Debian's package fio, hoist is built by cargo build --release")
