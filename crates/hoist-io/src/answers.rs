@@ -2,6 +2,7 @@
 
 use crate::config::REQUESTS_MANY;
 use crate::{Completion, Error, FileId, Request, RequestId, Transfer};
+use foldhash::fast::RandomState;
 use hoist_memory::{AlignedBuffer, SECTOR_BYTES, Slab, Slot};
 use std::any::Any;
 use std::collections::HashMap;
@@ -20,14 +21,18 @@ enum Kind {
 /// The requests that the backend has, and where their completions go.
 pub(crate) struct Answers<Deliver> {
     deliver: Deliver,
-    owed: HashMap<RequestId, Kind>,
+    owed: HashMap<RequestId, Kind, RandomState>,
     /// Why what comes back undone from now on was not done.
     stopped: Option<String>,
 }
 
 impl<Deliver: FnMut(Completion)> Answers<Deliver> {
     pub(crate) fn new(deliver: Deliver) -> Answers<Deliver> {
-        Answers { deliver, owed: HashMap::with_capacity(REQUESTS_MANY), stopped: None }
+        Answers {
+            deliver,
+            owed: HashMap::with_capacity_and_hasher(REQUESTS_MANY, RandomState::default()),
+            stopped: None,
+        }
     }
 
     /// Notes a request that the backend is to get. None when it is answered already, as its id is under way.

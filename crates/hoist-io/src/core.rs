@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A block that was started and has not ended.
 struct Block {
@@ -91,7 +92,7 @@ impl Core {
             let Some(faults) = &mut self.faults else { return Some(part) };
             match faults.meet(part, self.files.used(cut.file)) {
                 Meeting::HandOver(part) => return Some(part),
-                Meeting::Answer(result) => self.settle(part.block, result),
+                Meeting::Answer(result) => self.settle(part.block, result, Instant::now()),
             }
         }
     }
@@ -128,13 +129,14 @@ impl Core {
         Some(place)
     }
 
-    /// Takes what the kernel returned for a part: bytes, or minus an errno.
-    pub(crate) fn on_result(&mut self, place: usize, result: i32) {
+    /// Takes what the kernel returned for a part: bytes, or minus an errno. `now` is the same for results that are taken
+    /// together: a look at the clock for each is a part of what a small block costs.
+    pub(crate) fn on_result(&mut self, place: usize, result: i32, now: Instant) {
         let result = self.faults.as_mut().map_or(result, |faults| faults.on_result(place, result));
-        self.settle(place, result);
+        self.settle(place, result, now);
     }
 
-    fn settle(&mut self, place: usize, result: i32) {
+    fn settle(&mut self, place: usize, result: i32, now: Instant) {
         assert!(self.in_flight > 0, "a result for block {place}, but nothing is in flight");
         self.in_flight -= 1;
         let block = self.blocks[place].as_mut().unwrap_or_else(|| panic!("block {place} is not under way"));
@@ -153,7 +155,7 @@ impl Core {
             }
             Err(failure) => Err(describe(failure, &cut, file.path())),
         };
-        self.requests.block_done(key, result);
+        self.requests.block_done(key, result, now);
     }
 
     /// Takes a part back that the kernel has not seen, as the ring failed before.
@@ -173,7 +175,7 @@ impl Core {
         let block = self.blocks[place].take();
         let Block { key, .. } = block.unwrap_or_else(|| panic!("block {place} is not under way"));
         self.free.push(place);
-        self.requests.block_done(key, Err(error));
+        self.requests.block_done(key, Err(error), Instant::now());
     }
 
     /// Whether a part could be handed over or is in flight.
@@ -215,6 +217,7 @@ mod tests {
     use super::*;
     use crate::{Completion, FileRange, Priority};
     use hoist_memory::AlignedBuffer;
+    use std::time::Duration;
 
     /// A core of depth 2 with 8 KiB blocks, a direct file, and a read of 20 KiB of it at 4096 pushed.
     fn core(folder: &tempfile::TempDir) -> (Core, usize) {
@@ -245,15 +248,15 @@ mod tests {
         let second = core.next_part().unwrap();
         assert_eq!((place(&first), place(&second)), ((4096, 0, 8192), (12288, 8192, 8192)));
         assert!(core.next_part().is_none(), "the depth is 2");
-        core.on_result(second.block, 8192);
-        core.on_result(first.block, 5000);
+        core.on_result(second.block, 8192, Instant::now());
+        core.on_result(first.block, 5000, Instant::now());
         let rest = core.next_part().unwrap();
         assert_eq!((rest.block, place(&rest)), (first.block, (8192, 4096, 4096)));
         let third = core.next_part().unwrap();
         assert_eq!(place(&third), (20480, 16384, 4096));
-        core.on_result(third.block, 4096);
+        core.on_result(third.block, 4096, Instant::now());
         assert!(result(&mut core).is_none() && core.busy());
-        core.on_result(rest.block, 4096);
+        core.on_result(rest.block, 4096, Instant::now());
         assert!(result(&mut core).unwrap().result.is_ok());
         assert!(!core.busy() && core.in_flight() == 0);
     }
@@ -264,15 +267,27 @@ mod tests {
         let (mut core, _) = core(&folder);
         let first = core.next_part().unwrap();
         let second = core.next_part().unwrap();
-        core.on_result(first.block, -libc::EIO);
+        core.on_result(first.block, -libc::EIO, Instant::now());
         assert!(core.next_part().is_none(), "no further block of a request that failed");
         assert!(result(&mut core).is_none(), "a block is still in flight");
-        core.on_result(second.block, 8192);
+        core.on_result(second.block, 8192, Instant::now());
         let error = result(&mut core).unwrap().result.unwrap_err();
         let Error::Transfer { operation: Operation::Read, path, offset, bytes, source, .. } = &error else {
             panic!("{error}")
         };
         assert_eq!((*offset, *bytes, source.raw_os_error()), (4096, 8192, Some(libc::EIO)));
         assert_eq!(**path, *folder.path().join("data"));
+    }
+
+    #[test]
+    fn a_request_has_taken_as_long_as_its_last_result_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut core, _) = core(&folder);
+        let late = Instant::now() + Duration::from_secs(1000);
+        while let Some(part) = core.next_part() {
+            core.on_result(part.block, part.bytes as i32, late);
+        }
+        let seconds_ns = result(&mut core).unwrap().seconds_ns;
+        assert!((1_000_000_000_000..1_001_000_000_000).contains(&seconds_ns), "{seconds_ns}");
     }
 }

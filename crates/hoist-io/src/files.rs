@@ -19,8 +19,8 @@ const FILES_MAX: u32 = 512;
 pub(crate) struct OpenFile {
     fd: OwnedFd,
     path: Arc<Path>,
-    /// Whether transfers pass by the page cache.
-    direct: bool,
+    /// Whether transfers fill the page cache with what does not belong there.
+    leaves_cached: bool,
     /// Whether ranges must be aligned: where direct I/O was asked for, got or not, so that a mistake shows everywhere.
     pub(crate) aligned: bool,
 }
@@ -52,7 +52,7 @@ impl OpenFile {
     /// Where direct I/O was asked for and refused, what was moved must not stay in the page cache: it would push out
     /// what belongs there, beyond any budget. Only advice, so its result does not matter.
     pub(crate) fn forget_cached(&self, cut: &Cut) {
-        if self.direct || !self.aligned {
+        if !self.leaves_cached {
             return;
         }
         let _ = match cut.operation {
@@ -138,7 +138,13 @@ impl Files {
         let plain = |flags| retry(|| rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR));
         let fd = plain(flags).map_err(|errno| failed("open", path, errno))?;
         let bytes = rustix::fs::fstat(&fd).map_err(|errno| failed("stat", path, errno))?.st_size as u64;
-        let (fd, is_direct) = match direct.then(|| open_direct(path, &fd)) {
+        // tmpfs accepts O_DIRECT and goes on using the page cache, which it is made of and forgets nothing of.
+        let is_memory = rustix::fs::fstatfs(&fd).is_ok_and(|found| found.f_type == libc::TMPFS_MAGIC);
+        let opened = direct.then(|| match is_memory {
+            true => Err("tmpfs has no direct I/O".to_owned()),
+            false => open_direct(path),
+        });
+        let (fd, is_direct) = match opened {
             None => (fd, false),
             Some(Ok(fd)) => {
                 obtained.files_direct += 1;
@@ -153,18 +159,15 @@ impl Files {
             }
         };
         let file = FileId(self.table.len() as u32);
-        self.table.push(Some(OpenFile { fd, path: Arc::from(path), direct: is_direct, aligned: direct }));
+        let leaves_cached = direct && !is_direct && !is_memory;
+        self.table.push(Some(OpenFile { fd, path: Arc::from(path), leaves_cached, aligned: direct }));
         self.open += 1;
         Ok(FileReply::Opened { file, bytes, direct: is_direct })
     }
 }
 
 /// Opens `path` once more, for direct I/O that works, or says why there is none.
-fn open_direct(path: &Path, plain: &OwnedFd) -> Result<OwnedFd, String> {
-    // tmpfs accepts O_DIRECT and goes on using the page cache, which it is made of.
-    if rustix::fs::fstatfs(plain).is_ok_and(|found| found.f_type == libc::TMPFS_MAGIC) {
-        return Err("tmpfs has no direct I/O".to_owned());
-    }
+fn open_direct(path: &Path) -> Result<OwnedFd, String> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
     let fd = retry(|| rustix::fs::open(path, flags, Mode::empty()))
         .map_err(|errno| format!("O_DIRECT: {errno}"))?;
@@ -201,4 +204,24 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
 
 fn failed(operation: &'static str, path: &Path, errno: Errno) -> Error {
     Error::File { operation, path: path.to_owned(), source: errno.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call for each block that could do nothing: the page cache is where such a file is.
+    #[test]
+    fn memory_as_a_file_system_is_not_asked_to_forget() {
+        const SHARED_MEMORY: &str = "/dev/shm";
+        if !rustix::fs::statfs(SHARED_MEMORY).is_ok_and(|found| found.f_type == libc::TMPFS_MAGIC) {
+            return println!("skipped: {SHARED_MEMORY} is no tmpfs here");
+        }
+        let folder = tempfile::tempdir_in(SHARED_MEMORY).unwrap();
+        let (mut files, mut obtained) = (Files::default(), Obtained::default());
+        let open = FileOp::Open { path: folder.path().join("data"), create: true, direct: true };
+        let file = files.execute(open, &mut obtained).unwrap().file();
+        assert_eq!(obtained.files_buffered, 1);
+        assert!(!files.used(file).leaves_cached);
+    }
 }

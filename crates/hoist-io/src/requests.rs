@@ -3,6 +3,7 @@
 use crate::config::REQUESTS_MANY;
 use crate::cut::{Cursor, Cut};
 use crate::{Completion, Error, FileId, Priority, Request, RequestId, Transfer};
+use foldhash::fast::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
@@ -23,7 +24,7 @@ struct Entry {
 pub(crate) struct Requests {
     table: Vec<Option<Entry>>,
     free: Vec<Key>,
-    keys: HashMap<RequestId, Key>,
+    keys: HashMap<RequestId, Key, RandomState>,
     lanes: [VecDeque<Key>; 3],
     finished: Vec<Completion>,
     block_bytes: u64,
@@ -32,7 +33,7 @@ pub(crate) struct Requests {
 impl Requests {
     pub(crate) fn new(block_bytes: u64) -> Requests {
         let (table, free, finished) = (Vec::new(), Vec::new(), Vec::new());
-        let keys = HashMap::with_capacity(REQUESTS_MANY);
+        let keys = HashMap::with_capacity_and_hasher(REQUESTS_MANY, RandomState::default());
         Requests { table, free, keys, lanes: [const { VecDeque::new() }; 3], finished, block_bytes }
     }
 
@@ -51,7 +52,7 @@ impl Requests {
         let finished_max = self.table.len() + 1;
         self.finished.reserve(finished_max.saturating_sub(self.finished.len()));
         if !queued {
-            return self.finished.push(entry.completion());
+            return self.finished.push(entry.completion(pushed));
         }
         let key = self.free.pop().unwrap_or_else(|| {
             self.table.push(None);
@@ -79,16 +80,17 @@ impl Requests {
     pub(crate) fn abandon(&mut self, id: RequestId) {
         if let Some(&key) = self.keys.get(&id) {
             self.unqueue(key);
-            self.finish_if_idle(key);
+            self.finish_if_idle(key, Instant::now());
         }
     }
 
     /// Abandons everything, so that nothing but what is in flight is left.
     pub(crate) fn abandon_all(&mut self) {
+        let now = Instant::now();
         for key in 0..self.table.len() {
             if self.table[key].is_some() {
                 self.unqueue(key);
-                self.finish_if_idle(key);
+                self.finish_if_idle(key, now);
             }
         }
     }
@@ -112,8 +114,8 @@ impl Requests {
         None
     }
 
-    /// A block has ended. After the first error no further block of its request is started.
-    pub(crate) fn block_done(&mut self, key: Key, result: Result<(), Error>) {
+    /// A block has ended `now`. After the first error no further block of its request is started.
+    pub(crate) fn block_done(&mut self, key: Key, result: Result<(), Error>, now: Instant) {
         let entry = entry(&mut self.table, key);
         assert!(entry.in_flight > 0, "request {} has no block in flight", entry.request.id);
         entry.in_flight -= 1;
@@ -121,7 +123,7 @@ impl Requests {
             entry.error.get_or_insert(error);
             self.unqueue(key);
         }
-        self.finish_if_idle(key);
+        self.finish_if_idle(key, now);
     }
 
     fn unqueue(&mut self, key: Key) {
@@ -131,7 +133,7 @@ impl Requests {
         }
     }
 
-    fn finish_if_idle(&mut self, key: Key) {
+    fn finish_if_idle(&mut self, key: Key, now: Instant) {
         let entry = entry(&mut self.table, key);
         if entry.queued || entry.in_flight > 0 {
             return;
@@ -139,7 +141,7 @@ impl Requests {
         if let Some(entry) = self.table[key].take() {
             self.keys.remove(&entry.request.id);
             self.free.push(key);
-            self.finished.push(entry.completion());
+            self.finished.push(entry.completion(now));
         }
     }
 
@@ -169,14 +171,14 @@ impl Requests {
 }
 
 impl Entry {
-    fn completion(self) -> Completion {
+    fn completion(self, now: Instant) -> Completion {
         let Request { id, ranges, transfer, .. } = self.request;
         let result = match self.error {
             Some(error) => Err(error),
             None if self.cursor.at_end(&ranges, &transfer) => Ok(()),
             None => Err(Error::Abandoned { id }),
         };
-        let seconds_ns = self.pushed.elapsed().as_nanos() as u64;
+        let seconds_ns = now.saturating_duration_since(self.pushed).as_nanos() as u64;
         Completion { id, transfer, ranges, result, seconds_ns }
     }
 }
@@ -297,7 +299,7 @@ mod tests {
                             continue;
                         }
                         let (key, id) = in_flight.swap_remove(pick % in_flight.len());
-                        requests.block_done(key, if good { Ok(()) } else { Err(Error::UnknownFile { file: 9 }) });
+                        requests.block_done(key, if good { Ok(()) } else { Err(Error::UnknownFile { file: 9 }) }, Instant::now());
                         let model = models.iter_mut().find(|model| model.id == id).unwrap();
                         model.in_flight -= 1;
                         model.failed |= !good;

@@ -8,7 +8,7 @@ use crate::{Completion, Config, Error, Obtained, Priority, Request, RequestId, W
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, at, bounded, never, select};
 use std::mem::ManuallyDrop;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the result of a block is sent: its place, and the bytes moved or minus the errno.
 pub(crate) type Results = Sender<(usize, i32)>;
@@ -60,7 +60,7 @@ impl Workers {
 
     fn take_results(&mut self) {
         while let Ok((block, result)) = self.results.try_recv() {
-            self.core.on_result(block, result);
+            self.core.on_result(block, result, Instant::now());
         }
     }
 }
@@ -93,7 +93,7 @@ impl Backend for Workers {
             }
             select! {
                 recv(self.results) -> result => match result {
-                    Ok((block, result)) => self.core.on_result(block, result),
+                    Ok((block, result)) => self.core.on_result(block, result, Instant::now()),
                     Err(_) => return Err(Error::Stopped { cause: format!("every {} thread has ended", self.core.obtained.backend) }),
                 },
                 recv(self.wakes) -> _ => break,
@@ -125,7 +125,7 @@ impl Backend for Workers {
                 return Ok(());
             }
             match self.results.recv_timeout(deadline) {
-                Ok((block, result)) => self.core.on_result(block, result),
+                Ok((block, result)) => self.core.on_result(block, result, Instant::now()),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     self.core.abandon_all();
                     self.core.requests.take_finished(done);

@@ -1,11 +1,11 @@
-//! Keeps one file's drive busy, through an I/O thread over a slab of its own.
+//! Keeps one file's drive busy, through a backend over a slab of its own, on the thread that opened it: what a store's
+//! I/O thread does with its backend, without the hand-over between that thread and the engine's.
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hoist_io::memory::{self, Slab, Slot};
-use hoist_io::{Completion, Config, FileId, FileOp, FileRange, IoThread, Priority, Request, Transfer};
+use hoist_io::{Backend, Completion, Config, FileId, FileOp, FileRange, Priority, Request, Transfer, Wait};
 
 use super::order::{Direction, Turn};
 use crate::interrupt::Interrupt;
@@ -48,10 +48,10 @@ impl Memory {
     }
 }
 
-/// An I/O thread with one file, and the slots that go to it and come back.
+/// A backend with one file, and the slots that go to it and come back.
 pub struct Drive {
-    io: IoThread,
-    completions: Receiver<Completion>,
+    backend: Box<dyn Backend>,
+    done: Vec<Completion>,
     file: FileId,
     slots: Vec<Slot>,
     memory: memory::Obtained,
@@ -75,6 +75,8 @@ pub struct Done {
     pub bytes: u64,
     /// From push to done.
     pub latency_ns: u64,
+    /// When it came back.
+    pub back: Instant,
 }
 
 impl Drive {
@@ -91,19 +93,18 @@ impl Drive {
         let slab = Slab::map(&config)?;
         let slots: Vec<Slot> = (0..memory.slots).map_while(|_| slab.allocate(memory.slot_bytes)).collect();
         let obtained = slab.obtained().clone();
-        let (sender, completions) = channel();
-        // The receiver lives until the thread has been closed.
-        let io = IoThread::spawn("hoist-io", io, slab, move |completion| drop(sender.send(completion)))?;
-        let file = io.file(FileOp::Open { path: path.to_owned(), create, direct: true })?.file();
-        Ok(Self { io, completions, file, slots, memory: obtained })
+        let mut backend = hoist_io::open(io, &slab)?;
+        let file = backend.file(FileOp::Open { path: path.to_owned(), create, direct: true })?.file();
+        let done = Vec::with_capacity(slots.len());
+        Ok(Self { backend, done, file, slots, memory: obtained })
     }
 
     /// Does a file operation.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn file(&self, operation: impl FnOnce(FileId) -> FileOp) -> Result<(), Error> {
-        self.io.file(operation(self.file))?;
+    pub fn file(&mut self, operation: impl FnOnce(FileId) -> FileOp) -> Result<(), Error> {
+        self.backend.file(operation(self.file))?;
         Ok(())
     }
 
@@ -134,41 +135,38 @@ impl Drive {
                 None => self.slots.push(slot),
             }
         }
+        let mut completions = std::mem::take(&mut self.done);
         while in_flight > 0 {
             if !ending && (failure.is_some() || interrupt.is_set()) {
                 ending = true;
-                (0..slots as u64).for_each(|id| self.io.abandon(id));
+                (0..slots as u64).for_each(|id| self.backend.abandon(id));
             }
-            let completion = match self.completions.recv_timeout(LOOK) {
-                Ok(completion) => completion,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Err("the I/O thread has ended".into()),
-            };
-            in_flight -= 1;
-            let (id, latency_ns, ranges) = (completion.id, completion.seconds_ns, completion.ranges);
-            if let Err(error) = completion.result {
-                if !matches!(error, hoist_io::Error::Abandoned { .. }) {
-                    failure = failure.or(Some(error));
+            self.backend.reap(Wait::AtMost(LOOK), &mut completions)?;
+            let back = Instant::now();
+            for completion in completions.drain(..) {
+                in_flight -= 1;
+                let (id, latency_ns, ranges) = (completion.id, completion.seconds_ns, completion.ranges);
+                let (mut slot, direction) = home(completion.transfer)?;
+                match completion.result {
+                    Ok(()) => done(Done { direction, bytes: ranges[0].bytes, latency_ns, back }),
+                    Err(hoist_io::Error::Abandoned { .. }) => {}
+                    Err(error) => failure = failure.or(Some(error)),
                 }
-                // A drive that may still have the memory gives something else back, or nothing.
-                self.slots.extend(home(completion.transfer).map(|(slot, _)| slot));
-                continue;
-            }
-            let (mut slot, direction) = home(completion.transfer)?;
-            done(Done { direction, bytes: ranges[0].bytes, latency_ns });
-            let turn = if ending || failure.is_some() { None } else { next(&mut slot) };
-            match turn {
-                Some(turn) => {
-                    self.push(id, slot, turn, ranges);
-                    in_flight += 1;
+                let turn = if ending || failure.is_some() { None } else { next(&mut slot) };
+                match turn {
+                    Some(turn) => {
+                        self.push(id, slot, turn, ranges);
+                        in_flight += 1;
+                    }
+                    None => self.slots.push(slot),
                 }
-                None => self.slots.push(slot),
             }
         }
+        self.done = completions;
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn push(&self, id: u64, slot: Slot, turn: Turn, mut ranges: Vec<FileRange>) {
+    fn push(&mut self, id: u64, slot: Slot, turn: Turn, mut ranges: Vec<FileRange>) {
         let Turn { direction, offset, bytes } = turn;
         ranges.clear();
         ranges.push(FileRange { file: self.file, offset, bytes, buffer_offset: 0 });
@@ -176,17 +174,21 @@ impl Drive {
             Direction::Read => Transfer::Read(slot),
             Direction::Write => Transfer::Write(slot.share()),
         };
-        self.io.push(Request { id, priority: Priority::Demand, ranges, transfer });
+        self.backend.push(Request { id, priority: Priority::Demand, ranges, transfer });
     }
 
     /// Waits until what was written is on the drive.
     ///
     /// # Errors
     /// What the drive says.
-    pub fn sync(&self) -> Result<(), Error> {
+    pub fn sync(&mut self) -> Result<(), Error> {
         let transfer = Transfer::Sync(self.file);
-        self.io.push(Request { id: 0, priority: Priority::Demand, ranges: Vec::new(), transfer });
-        self.completions.recv()?.result?;
+        self.backend.push(Request { id: 0, priority: Priority::Demand, ranges: Vec::new(), transfer });
+        let mut done = Vec::new();
+        while done.is_empty() {
+            self.backend.reap(Wait::UntilSomething, &mut done)?;
+        }
+        done.into_iter().try_for_each(|completion| completion.result)?;
         Ok(())
     }
 
@@ -194,11 +196,9 @@ impl Drive {
     ///
     /// # Errors
     /// When the drive does not answer.
-    pub fn close(self) -> Result<Obtained, Error> {
-        let io = self.io.obtained();
-        self.io.file(FileOp::Close(self.file))?;
-        self.io.close()?;
-        Ok(Obtained { io, memory: self.memory })
+    pub fn close(mut self) -> Result<Obtained, Error> {
+        self.backend.file(FileOp::Close(self.file))?;
+        Ok(Obtained { io: self.backend.obtained().clone(), memory: self.memory })
     }
 }
 

@@ -1,7 +1,9 @@
 //! A run from its call to its report.
 
-use std::path::PathBuf;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -47,60 +49,98 @@ pub fn run(call: &Call, interrupt: &Interrupt, publish: Arc<Publish>) -> Result<
 fn measure(call: &Call, interrupt: &Interrupt, blank: Report) -> Result<Report, Failure> {
     let progress = Progress::new(requests(call.work.size_bytes) * call.directories.len() as u64);
     progress.begin("making the files");
-    in_all(&call.directories, call.directories.clone(), |directory| {
-        fill(&directory, call.work.size_bytes, &call.io, interrupt, &progress)
+    in_all(&call.directories, |directory, _| {
+        fill(directory, call.work.size_bytes, &call.io, interrupt, &progress)
     })?;
     if interrupt.is_set() {
         return Ok(blank);
     }
-    let drives = in_all(&call.directories, call.directories.clone(), |directory| {
-        let mut drive = Drive::open(&data(&directory), false, &call.io, call.memory)?;
-        // What is written is not zeros: drives and hypervisors may treat those as nothing to do.
-        for (number, slot) in drive.slots_mut().iter_mut().enumerate() {
-            let contents = Contents::new(Kind::Bits, 1, number as u64);
-            slot.parts_mut().for_each(|part| contents.fill(part, 0));
-        }
-        Ok(drive)
-    })?;
     progress.begin("measuring");
-    let (begin, cpu) = (Instant::now(), cpu_seconds());
-    let measured = in_all(&call.directories, drives, |drive| drive_one(call, interrupt, begin, drive))?;
-    let cpu = cpu_seconds() - cpu;
+    let measured =
+        in_all(&call.directories, |directory, start| measure_one(call, interrupt, directory, start))?;
     let mut counts = Counts::new();
-    measured.iter().for_each(|(_, one)| counts.add(one));
-    let drives = measured.into_iter().map(|(drive, _)| drive).collect();
-    let obtained: Vec<Obtained> = in_all(&call.directories, drives, Drive::close)?;
-    blank.with(&counts, cpu, &obtained, interrupt.is_set()).map_err(|error| {
+    measured.iter().for_each(|one| counts.add(&one.counts));
+    let begun = measured.iter().map(|one| one.cpu_seconds.0).fold(f64::INFINITY, f64::min);
+    let ended = measured.iter().map(|one| one.cpu_seconds.1).fold(begun, f64::max);
+    let obtained: Vec<Obtained> = measured.into_iter().map(|one| one.obtained).collect();
+    blank.with(&counts, ended - begun, &obtained, interrupt.is_set()).map_err(|error| {
         Failure::work("reading the process's memory", error, "mount /proc, or report it where it is mounted")
     })
 }
 
-fn drive_one(
+/// What was measured of one directory.
+struct Measured {
+    counts: Counts,
+    /// What the process had used when it began and when it ended.
+    cpu_seconds: (f64, f64),
+    obtained: Obtained,
+}
+
+fn measure_one(
     call: &Call,
     interrupt: &Interrupt,
-    begin: Instant,
-    mut drive: Drive,
-) -> Result<(Drive, Counts), Error> {
+    directory: &Path,
+    start: Start,
+) -> Result<Measured, Error> {
+    let mut drive = Drive::open(&data(directory), false, &call.io, call.memory)?;
+    // What is written is not zeros: drives and hypervisors may treat those as nothing to do.
+    for (number, slot) in drive.slots_mut().iter_mut().enumerate() {
+        let contents = Contents::new(Kind::Bits, 1, number as u64);
+        slot.parts_mut().for_each(|part| contents.fill(part, 0));
+    }
     let (mut order, mut counts) = (Order::new(&call.work), Counts::new());
     let timed = call.work.requests.is_none();
-    let over = |order: &Order| timed && order.may_end() && begin.elapsed() >= call.duration;
+    start.wait();
+    let (begin, cpu_begun) = (Instant::now(), cpu_seconds());
+    // Looked at once for all requests that come back together: a look at the clock for each is a part of what a small
+    // one costs.
+    let since_begin = Cell::new(Duration::ZERO);
+    let over = |order: &Order| timed && order.may_end() && since_begin.get() >= call.duration;
     drive.keep_busy(
         interrupt,
         |_| if interrupt.is_set() || over(&order) { None } else { order.next() },
-        |done| counts.count(done.direction, done.bytes, done.latency_ns, begin.elapsed()),
+        |done| {
+            since_begin.set(done.back - begin);
+            counts.count(done.direction, done.bytes, done.latency_ns, since_begin.get());
+        },
     )?;
-    Ok((drive, counts))
+    let cpu_seconds = (cpu_begun, cpu_seconds());
+    Ok(Measured { counts, cpu_seconds, obtained: drive.close()? })
 }
 
-/// Does the same with what belongs to each directory, all at once, each in a thread.
-fn in_all<Given: Send, Made: Send>(
+/// Lets threads begin together: when each of them is ready or has ended.
+struct Start {
+    ready: Sender<()>,
+    go: Receiver<()>,
+}
+
+impl Start {
+    fn wait(self) {
+        drop(self.ready);
+        // Nothing is ever sent: it ends when the sender is dropped.
+        let _ = self.go.recv();
+    }
+}
+
+/// Does the same with each directory, all at once, each in a thread.
+fn in_all<Made: Send>(
     directories: &[PathBuf],
-    given: Vec<Given>,
-    work: impl Fn(Given) -> Result<Made, Error> + Sync,
+    work: impl Fn(&Path, Start) -> Result<Made, Error> + Sync,
 ) -> Result<Vec<Made>, Failure> {
-    let work = &work;
+    let (work, (ready, all_ready)) = (&work, channel());
     std::thread::scope(|scope| {
-        let threads: Vec<_> = given.into_iter().map(|given| scope.spawn(move || work(given))).collect();
+        let (threads, go): (Vec<_>, Vec<_>) = directories
+            .iter()
+            .map(|directory| {
+                let (sender, go) = channel();
+                let start = Start { ready: ready.clone(), go };
+                (scope.spawn(move || work(directory, start)), sender)
+            })
+            .unzip();
+        drop(ready);
+        // Nothing is ever sent: it ends when nobody is left who is not ready.
+        let _ = all_ready.recv();
+        drop(go);
         let made = threads.into_iter().zip(directories).map(|(thread, directory)| {
             let made = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             made.map_err(|why| {
@@ -116,4 +156,32 @@ fn in_all<Given: Send, Made: Send>(
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + Duration::from_nanos(time.tv_nsec as u64).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn threads_begin_together_and_one_that_fails_holds_nobody_up() {
+        let directories = ["0", "1", "2"].map(PathBuf::from);
+        let ready = AtomicU32::new(0);
+        let make = |directory: &Path, start: Start| {
+            if directory == Path::new("1") {
+                return Err("no such drive".into());
+            }
+            // The others are there long before this one.
+            if directory == Path::new("2") {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            ready.fetch_add(1, Ordering::SeqCst);
+            start.wait();
+            assert_eq!(ready.load(Ordering::SeqCst), 2, "begun before the other was ready");
+            Ok(())
+        };
+        let failure = in_all(&directories, make).expect_err("one has failed").to_string();
+        assert!(failure.contains("measuring 1") && failure.contains("no such drive"), "{failure}");
+    }
 }

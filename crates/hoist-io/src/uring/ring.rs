@@ -13,7 +13,7 @@ use io_uring::{IoUring, opcode, squeue};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Marks the waker's read among the block numbers.
 const WAKE: u64 = u64::MAX;
@@ -229,7 +229,7 @@ impl Ring {
     /// # Errors
     /// When the waker does not work: then the ring has failed.
     pub(super) fn collect(&mut self) -> Result<(), Error> {
-        let mut wake_result = 0;
+        let (mut wake_result, now) = (0, Instant::now());
         for completion in self.ring.completion() {
             if completion.user_data() == WAKE {
                 self.wake_armed = false;
@@ -238,7 +238,7 @@ impl Ring {
                 self.wake_fd.seen();
             } else {
                 self.results += 1;
-                self.core.on_result(completion.user_data() as usize, completion.result());
+                self.core.on_result(completion.user_data() as usize, completion.result(), now);
             }
         }
         if let Some(cause) = &self.failed {
