@@ -4,6 +4,7 @@
 //! keeps a file busy, [`fill`] makes one, [`counts`] adds up, and [`run`] goes through all of it.
 
 mod call;
+mod checksums;
 mod counts;
 mod drive;
 mod files;

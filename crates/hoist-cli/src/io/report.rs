@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::call::{Call, Settings};
+use super::checksums;
 use super::counts::{Counts, Moved};
 use super::drive::Obtained;
 use crate::report::{Machine, peak_rss_bytes};
@@ -29,6 +30,8 @@ pub struct Report {
     pub write: Option<Rates>,
     /// Processor time for each GiB moved; none when nothing was.
     pub cpu_seconds_per_gib: Option<f64>,
+    /// What the checksums of a GiB would take besides; none when nothing was measured.
+    pub checksum_seconds_per_gib: Option<f64>,
     /// What moved the bytes; none when the run had not come so far.
     pub backend: Option<&'static str>,
     /// Each step down, with its cause.
@@ -95,6 +98,7 @@ impl Report {
             read: None,
             write: None,
             cpu_seconds_per_gib: None,
+            checksum_seconds_per_gib: None,
             backend: None,
             stepped_down: Vec::new(),
             memory_bytes: call.memory.budget_bytes() * call.directories.len() as u64,
@@ -116,6 +120,7 @@ impl Report {
         self.partial = partial;
         (self.read, self.write) = (Rates::of(&counts.read), Rates::of(&counts.write));
         self.cpu_seconds_per_gib = cpu_seconds_per_gib(cpu_seconds, counts.read.bytes + counts.write.bytes);
+        self.checksum_seconds_per_gib = (!partial).then(checksums::seconds_per_gib);
         self.backend = obtained.first().map(|first| first.io.backend);
         for Obtained { io, memory } in obtained {
             for step in io.stepped_down.iter().chain(&memory.stepped_down) {

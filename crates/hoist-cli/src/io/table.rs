@@ -21,7 +21,8 @@ pub fn print(report: &Report) -> String {
         row(&format!("{name} latency"), latency(&rates));
     }
     if let Some(seconds) = report.cpu_seconds_per_gib {
-        row("processor", format!("{seconds:.3} s a GiB"));
+        let sums = report.checksum_seconds_per_gib.map(|sums| format!("; checksums would add {sums:.3} s"));
+        row("processor", format!("{seconds:.3} s a GiB{}", sums.unwrap_or_default()));
     }
     row("memory", format!("{} for requests under way", format_bytes(report.memory_bytes)));
     for obtained in report.obtained() {
