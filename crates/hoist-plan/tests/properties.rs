@@ -8,7 +8,8 @@ mod driver;
 
 use driver::{Random, World};
 use hoist_plan::{
-    AccessSpec, Action, Bandwidths, Config, Event, Kind, Mode, Tier, UnitId, UnitSpec, UnitUse,
+    AccessSpec, Action, Bandwidths, ClientId, Config, Event, Kind, LeaseId, Mode, Refusal, Tier, UnitId,
+    UnitSpec, UnitUse,
 };
 use proptest::prelude::*;
 
@@ -300,4 +301,22 @@ fn traffic_is_as_placed() {
         compared += 1;
     }
     assert!(compared > 100, "only {compared} of 300 seeds could be compared");
+}
+
+/// What cannot be made, as its source was never written, is refused with the demand itself: nothing is in flight whose
+/// end would bring the plan to look again. (Kills: a derivation that is given up at once, and told later.)
+#[test]
+fn what_has_no_source_is_refused_at_once() {
+    let source = UnitSpec { bytes: PAGE_BYTES, kind: Kind::Durable, stored: false };
+    let sources = vec![UnitId(0)];
+    let derived = UnitSpec { bytes: PAGE_BYTES, kind: Kind::Derived { sources }, stored: false };
+    let mut world = World::new(config(8, 8 * PAGE_BYTES, true, true), vec![source, derived], 1);
+    let uses = vec![UnitUse { unit: UnitId(1), mode: Mode::Read }];
+    world.order = world.declare(vec![AccessSpec { tier: Tier::Host, uses, compute_ns: 1 }]).expect("it fits");
+    world.event(Event::StepBegun(world.order));
+    let lease = LeaseId(0);
+    world.leases.insert(lease, 0);
+    let actions = world.event(Event::Demanded { lease, client: ClientId(0), access: 0 });
+    let refusal = Refusal::NoContents { unit: UnitId(0) };
+    assert!(actions.contains(&Action::Refuse { lease, refusal }), "{actions:?}");
 }
