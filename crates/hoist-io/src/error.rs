@@ -1,6 +1,6 @@
 //! What can go wrong with a file, a ring, a request.
 
-use crate::{Problem, RequestId};
+use crate::{Problem, RequestId, advice};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,15 +36,14 @@ pub enum Error {
     #[error("the io config is wrong: {}", list(.0))]
     Config(Vec<Problem>),
     /// No ring, and io_uring was asked for.
-    #[error(
-        "io_uring is not available: {call}: {source}; a container's seccomp profile or the sysctl \
-         kernel.io_uring_disabled may forbid it: allow it, or set io.backend = \"pread\""
-    )]
+    #[error("io_uring is not available: {call}: {source}; {advice}, or set io.backend = \"pread\"")]
     NoRing {
         /// The call that failed.
         call: &'static str,
         /// What the kernel said.
         source: io::Error,
+        /// Who refuses it, as far as this process can see, and what to do.
+        advice: &'static str,
     },
     /// A call that concerns no single file failed.
     #[error("{call}: {source}")]
@@ -56,7 +55,8 @@ pub enum Error {
     },
     /// The kernel refused a block, or went on refusing it for a moment until `attempts` ran out.
     #[error(
-        "cannot {operation} {bytes} bytes at {offset} of {}: {source} ({attempts} attempts)", path.display()
+        "cannot {operation} {bytes} bytes at {offset} of {}: {source} ({attempts} attempts){}",
+        path.display(), advice::for_file(source)
     )]
     Transfer {
         /// What was being done.
@@ -170,7 +170,7 @@ pub enum Error {
         id: RequestId,
     },
     /// A file operation failed.
-    #[error("cannot {operation} {}: {source}", path.display())]
+    #[error("cannot {operation} {}: {source}{}", path.display(), advice::for_file(source))]
     File {
         /// What was being done.
         operation: &'static str,
@@ -199,6 +199,14 @@ pub enum Error {
     /// Memory for the backend itself.
     #[error(transparent)]
     Memory(#[from] hoist_memory::Error),
+}
+
+impl Error {
+    /// [`Error::NoRing`] with who refuses.
+    pub(crate) fn no_ring(call: &'static str, source: io::Error) -> Error {
+        let advice = advice::for_ring(&source);
+        Error::NoRing { call, source, advice }
+    }
 }
 
 fn list(problems: &[Problem]) -> String {

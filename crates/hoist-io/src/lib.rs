@@ -10,6 +10,7 @@
 //! An [`IoThread`] drives one backend on a thread of its own, and answers each request once, whatever becomes of the
 //! backend.
 
+mod advice;
 mod answers;
 mod backend;
 mod block;

@@ -25,8 +25,9 @@ pub(crate) fn open(
     faults: Option<&Faults>,
 ) -> Result<Workers, Error> {
     let depth = config.queue_depth;
-    // The runtime panics where there is no io_uring, so it is asked before.
-    crate::uring::check_ring()?;
+    let entries = depth.next_power_of_two();
+    // The runtime panics where it gets no such ring, so one is tried before.
+    crate::uring::check_ring(entries)?;
     obtained.backend = "tokio-uring";
     obtained.queue_depth = depth;
     Workers::open(config, obtained, faults, |results| {
@@ -35,7 +36,7 @@ pub(crate) fn open(
             .name("hoist-tokio".to_owned())
             .spawn(move || {
                 let mut builder = ::tokio_uring::builder();
-                builder.entries(depth.next_power_of_two()).start(run(receiver, results));
+                builder.entries(entries).start(run(receiver, results));
             })
             .map_err(|source| Error::Call { call: "starting the thread of a tokio-uring runtime", source })?;
         let hand_over: HandOver = Box::new(move |part| {

@@ -91,14 +91,16 @@ impl Backend for Workers {
             if wait == Wait::No || self.core.requests.any_finished() || self.wakes.try_recv().is_ok() {
                 break;
             }
-            select! {
-                recv(self.results) -> result => match result {
-                    Ok((block, result)) => self.core.on_result(block, result, Instant::now()),
-                    Err(_) => return Err(Error::Stopped { cause: format!("every {} thread has ended", self.core.obtained.backend) }),
-                },
+            let result = select! {
+                recv(self.results) -> result => result,
                 recv(self.wakes) -> _ => break,
                 recv(timer) -> _ => break,
-            }
+            };
+            let (block, result) = result.map_err(|_| {
+                let cause = format!("every {} thread has ended", self.core.obtained.backend);
+                Error::Stopped { cause }
+            })?;
+            self.core.on_result(block, result, Instant::now());
         }
         self.core.requests.take_finished(done);
         Ok(())
@@ -156,5 +158,49 @@ impl Drop for Workers {
         }
         // SAFETY: dropped once, here, and not used again; no worker has a part of it any more.
         unsafe { ManuallyDrop::drop(&mut self.core) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FileRange, Transfer};
+    use hoist_memory::Slab;
+    use std::sync::Arc;
+
+    /// A thread that ends with a block in its hands may have handed it to the drive.
+    #[test]
+    fn threads_that_end_are_an_error_and_what_they_had_is_leaked() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = hoist_memory::Config { budget_bytes: 4 * 4096, page_bytes: 4096, piece_bytes: 2 << 20 };
+        let slab = Slab::map(&memory).unwrap();
+        let obtained = Obtained { backend: "test", queue_depth: 2, ..Obtained::default() };
+        let mut backend = Workers::open(&Config::default(), obtained, None, |results| {
+            let (parts, receiver) = bounded::<Part>(2);
+            let worker = std::thread::spawn(move || {
+                let _results = results;
+                // All that are handed over, and none of them done.
+                let _parts: Vec<_> = receiver.iter().take(2).collect();
+            });
+            Ok((Box::new(move |part| assert!(parts.send(part).is_ok())), vec![worker]))
+        })
+        .unwrap();
+        let open = FileOp::Open { path: folder.path().join("data"), create: true, direct: true };
+        let file = backend.file(open).unwrap().file();
+        for id in 0..3 {
+            let ranges = vec![FileRange { file, offset: 0, bytes: 4096, buffer_offset: 0 }];
+            let transfer = Transfer::Read(slab.allocate(4096).unwrap());
+            backend.push(Request { id, priority: Priority::Demand, ranges, transfer });
+        }
+        let mut done = Vec::new();
+        let reaped = backend.reap(Wait::UntilSomething, &mut done);
+        assert!(matches!(&reaped, Err(Error::Stopped { cause }) if cause.contains("test")), "{reaped:?}");
+        let drained = backend.drain(Duration::from_secs(60), &mut done);
+        assert!(matches!(drained, Err(Error::NotDrained { in_flight: 2, .. })), "{drained:?}");
+        let undone: Vec<_> = done.drain(..).map(|completion| (completion.id, completion.result)).collect();
+        assert!(matches!(undone[..], [(2, Err(Error::Abandoned { id: 2 }))]), "{undone:?}");
+        drop(backend);
+        // Two slots are with the core for good, and the third, which no thread had, came home.
+        assert_eq!((slab.pages_free(), Arc::strong_count(&slab)), (2, 3));
     }
 }

@@ -52,7 +52,7 @@ fn describe(obtained: &Obtained) -> Finding {
 }
 
 fn refused(error: &Error) -> Finding {
-    let Error::NoRing { call, source } = error else {
+    let Error::NoRing { call, source, .. } = error else {
         return Finding::degraded("io_uring", error.to_string(), COST, "see what the other lines say");
     };
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();

@@ -7,6 +7,7 @@ use crate::{
 };
 use hoist_memory::Slab;
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,6 +105,13 @@ impl Backend for Faulty {
             FileOp::Open { path, .. } => Some(path.clone()),
             _ => None,
         };
+        if let FileOp::Allocate { file, bytes, .. } = op
+            && let Some(path) = self.paths.get(&file)
+            && !self.faults.has_space(bytes)
+        {
+            let source = io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(Error::File { operation: "allocate", path: path.clone(), source });
+        }
         let reply = self.inner.file(op)?;
         if let (FileReply::Opened { file, .. }, Some(path)) = (reply, path) {
             self.paths.insert(file, path);

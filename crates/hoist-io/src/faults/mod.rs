@@ -88,10 +88,19 @@ impl Faults {
         (state.faults, state.space_bytes) = (Vec::new(), None);
     }
 
-    /// After so many more bytes, rewritten ones too, writes end as on a full drive: the last one short, then ENOSPC.
-    /// To say it again is to free space.
+    /// After so many more bytes, rewritten ones too, writes end as on a full drive: the last one short, then ENOSPC. So does
+    /// an allocation of more than is left; one of less takes nothing, as the writes that fill it do. To say it again is to
+    /// free space.
     pub fn fill_after(&self, bytes: u64) {
         self.lock().space_bytes = Some(bytes);
+    }
+
+    /// Whether so many bytes may be allocated; if not, it is a hit.
+    pub(crate) fn has_space(&self, bytes: u64) -> bool {
+        let mut state = self.lock();
+        let has_space = state.space_bytes.is_none_or(|space_bytes| bytes <= space_bytes);
+        state.hits += u64::from(!has_space);
+        has_space
     }
 
     /// How many tries were hit.

@@ -14,12 +14,12 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Whether io_uring works here, found by a read.
+/// Whether a ring of so many entries works here, found by a read.
 ///
 /// # Errors
 /// [`Error::NoRing`] with the call that the kernel refuses.
-pub(crate) fn check_ring() -> Result<(), Error> {
-    probe::check_ring()
+pub(crate) fn check_ring(entries: u32) -> Result<(), Error> {
+    probe::check_ring(entries)
 }
 
 /// A backend on one ring.

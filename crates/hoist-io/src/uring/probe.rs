@@ -26,30 +26,46 @@ const LADDER: [&[&str]; 3] = [
 pub(super) fn open_ring(config: &Config, obtained: &mut Obtained) -> Result<IoUring, Error> {
     // One entry more: the waker's read is always in flight.
     let entries = (config.queue_depth + 1).next_power_of_two();
-    let mut refused = String::new();
-    for flags in LADDER {
-        match build(entries, flags) {
-            Ok(mut ring) => {
-                trial_read(&mut ring)?;
-                if !refused.is_empty() {
-                    obtained.step_down(format!("a ring with only {}: {refused}", flags.join("|")));
-                }
-                obtained.ring_flags = flags.to_vec();
-                return Ok(ring);
-            }
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                refused = format!("the kernel refuses {}: {error}", flags.join("|"));
-            }
-            Err(source) => return Err(Error::NoRing { call: "io_uring_setup", source }),
-        }
-    }
-    Err(Error::NoRing { call: "io_uring_setup", source: io::Error::other(refused) })
+    climb(obtained, |flags| open_proved(entries, flags))
 }
 
-/// Whether a plain ring works, for those who make theirs elsewhere.
-pub(super) fn check_ring() -> Result<(), Error> {
-    let mut ring = build(1, &["CLAMP"]).map_err(|source| Error::NoRing { call: "io_uring_setup", source })?;
-    trial_read(&mut ring)
+/// The best way of the ladder that `open` finds to work. What works with none is an error, the plainest way's.
+fn climb<Made>(
+    obtained: &mut Obtained,
+    mut open: impl FnMut(&[&'static str]) -> Result<Made, Error>,
+) -> Result<Made, Error> {
+    let [best @ .., plainest] = LADDER;
+    let mut refused = Vec::new();
+    for flags in best {
+        match open(flags) {
+            Ok(made) => return Ok(reached(made, flags, &refused, obtained)),
+            Err(Error::NoRing { call, source, .. }) => {
+                refused.push(format!("not with {}: {call}: {source}", flags.join("|")));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    open(plainest).map(|made| reached(made, plainest, &refused, obtained))
+}
+
+fn reached<Made>(made: Made, flags: &[&'static str], refused: &[String], obtained: &mut Obtained) -> Made {
+    if !refused.is_empty() {
+        obtained.step_down(format!("a ring with only {}: {}", flags.join("|"), refused.join("; ")));
+    }
+    obtained.ring_flags = flags.to_vec();
+    made
+}
+
+/// Whether a ring without flags works with so many entries, for those who make theirs elsewhere.
+pub(super) fn check_ring(entries: u32) -> Result<(), Error> {
+    open_proved(entries, &[]).map(drop)
+}
+
+/// A ring that has read.
+fn open_proved(entries: u32, flags: &[&str]) -> Result<IoUring, Error> {
+    let mut ring = build(entries, flags).map_err(|source| Error::no_ring("io_uring_setup", source))?;
+    trial_read(&mut ring)?;
+    Ok(ring)
 }
 
 /// A ring with these flags and no others.
@@ -71,7 +87,7 @@ pub(super) fn build(entries: u32, flags: &[&str]) -> io::Result<IoUring> {
 /// Reads 4 KiB through the ring and compares them: that a ring could be made proves little (seccomp may forbid the
 /// enter, and some settings accept a read and never complete it).
 fn trial_read(ring: &mut IoUring) -> Result<(), Error> {
-    let failed = |call| move |source: io::Error| Error::NoRing { call, source };
+    let failed = |call| move |source: io::Error| Error::no_ring(call, source);
     // Our own program: a file that is there, and that the kernel reads without a worker of the ring (a memfd is not).
     let file = File::open("/proc/self/exe").map_err(failed("opening /proc/self/exe for a trial read"))?;
     let mut expected = [0; SECTOR_BYTES];
@@ -107,11 +123,40 @@ fn wait_for_one(ring: &mut IoUring) -> Result<Option<cqueue::Entry>, Error> {
         match ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout)) {
             Ok(_) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME)) => {}
-            Err(source) => return Err(Error::NoRing { call: "io_uring_enter for a trial read", source }),
+            Err(source) => return Err(Error::no_ring("io_uring_enter for a trial read", source)),
         }
         let completion = ring.completion().next();
         if completion.is_some() || left.is_zero() {
             return Ok(completion);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_with_which_a_read_fails_are_left_out() {
+        let mut obtained = Obtained::default();
+        let mut tried = Vec::new();
+        let made = climb(&mut obtained, |flags| {
+            tried.push(flags.len());
+            let failed = flags.contains(&"DEFER_TASKRUN");
+            if failed { Err(Error::no_ring("a trial read", io::ErrorKind::TimedOut.into())) } else { Ok(7) }
+        });
+        assert_eq!((made.unwrap(), &tried[..]), (7, &[5, 3][..]));
+        assert_eq!(obtained.ring_flags, ["COOP_TASKRUN", "CLAMP", "SUBMIT_ALL"]);
+        let step = &obtained.stepped_down[0];
+        assert!(step.contains("only COOP_TASKRUN") && step.contains("a trial read: timed out"), "{step}");
+    }
+
+    #[test]
+    fn what_fails_with_every_flag_is_an_error() {
+        let mut obtained = Obtained::default();
+        let refuse =
+            |_: &[&str]| Err::<(), _>(Error::no_ring("a trial read", io::ErrorKind::TimedOut.into()));
+        assert!(matches!(climb(&mut obtained, refuse), Err(Error::NoRing { call: "a trial read", .. })));
+        assert_eq!(obtained, Obtained::default());
     }
 }

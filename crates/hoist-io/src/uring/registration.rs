@@ -1,8 +1,8 @@
 //! Registering a slab's memory with rings: once for all of them where the kernel can, else once for each.
 
 use super::probe::build;
-use crate::Obtained;
 use crate::core::Part;
+use crate::{Obtained, advice};
 use hoist_memory::{Piece, Slab};
 use io_uring::IoUring;
 use std::io;
@@ -58,7 +58,7 @@ impl Registration {
             obtained.step_down(format!(
                 "unregistered memory: IORING_REGISTER_BUFFERS of {} pieces: {cause} ({})",
                 slab.pieces().count(),
-                advice(&cause)
+                advice::for_registration(&cause)
             ));
             Vec::new()
         });
@@ -122,28 +122,4 @@ fn register(ring: &IoUring, slab: &Slab) -> io::Result<()> {
     // SAFETY: each piece is mapped, and stays so until the ring is gone: `Source` and `uring::Ring` drop their ring before
     // their `Arc<Slab>`.
     unsafe { ring.submitter().register_buffers(&pieces) }
-}
-
-/// What to do about memory that cannot be registered.
-fn advice(cause: &io::Error) -> &'static str {
-    match cause.raw_os_error() {
-        Some(libc::ENOMEM) => "raise `ulimit -l`, or grant CAP_IPC_LOCK",
-        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => {
-            "a seccomp filter refuses io_uring_register: allow it, see config/seccomp-io-uring.json"
-        }
-        _ => "see dmesg",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_refusal_has_its_advice() {
-        let advice = |errno| advice(&io::Error::from_raw_os_error(errno));
-        assert!(advice(libc::ENOMEM).contains("ulimit -l"));
-        assert!(advice(libc::EPERM).contains("seccomp") && advice(libc::ENOSYS).contains("seccomp"));
-        assert!(!advice(libc::EFAULT).contains("ulimit"));
-    }
 }

@@ -5,8 +5,8 @@ use crate::common::{
 };
 use hoist_io::memory::Slab;
 use hoist_io::{
-    Backend, BackendChoice, Completion, Config, Error, Fault, FaultKind, Faults, Faulty, FileId, FileRange,
-    Operation, Place, Priority, Short, Transfer, Wait,
+    Backend, BackendChoice, Completion, Config, Error, Fault, FaultKind, Faults, Faulty, FileId, FileOp,
+    FileRange, Operation, Place, Priority, Short, Transfer, Wait,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -199,9 +199,15 @@ fn a_full_drive_fails_writes_until_there_is_space() {
         };
         assert_eq!(source.raw_os_error(), Some(libc::ENOSPC));
         bench.write(2).unwrap_err();
+        let (file, hits) = (bench.file, bench.faults.hits());
+        let error = bench.backend.file(FileOp::Allocate { file, offset: 0, bytes: BYTES }).unwrap_err();
+        let Error::File { operation: "allocate", source, .. } = &error else { panic!("{error}") };
+        assert_eq!((source.raw_os_error(), bench.faults.hits()), (Some(libc::ENOSPC), hits + 1));
+        assert!(error.to_string().contains("free space"), "{error}");
         let slot = bench.slab.allocate(BYTES).unwrap();
         read_slot(&mut bench.backend, whole(bench.file, BYTES), slot).unwrap();
         bench.faults.fill_after(2 * BYTES);
+        bench.backend.file(FileOp::Allocate { file, offset: 0, bytes: BYTES }).unwrap();
         bench.write(3).unwrap();
         bench.read(3).unwrap();
         bench.assert_file_holds(3);

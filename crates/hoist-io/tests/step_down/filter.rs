@@ -22,21 +22,25 @@ const ARCH: u32 = 0xC000_00B7;
 /// The fourth argument of mmap, its flags: the lower half, on little-endian machines.
 const MMAP_FLAGS: usize = offset_of!(SeccompData, args) + 3 * size_of::<u64>();
 
-/// The second argument of a call: io_uring_register's operation. The lower half, on little-endian machines.
-const ARGUMENT_SECOND: usize = offset_of!(SeccompData, args) + size_of::<u64>();
+/// An argument of a call: the lower half of it, on little-endian machines.
+pub struct Argument {
+    /// Its number, from 0.
+    pub place: usize,
+    pub value: u32,
+}
 
-/// Refuses an operation of io_uring_register, as a kernel does that is older than it.
-pub fn refuse_registration(command: &mut Command, operation: u32) {
+/// Refuses a system call, by its number, with one argument.
+pub fn refuse_argument(command: &mut Command, number: i64, argument: Argument, errno: i32) {
     install(
         command,
         vec![
             load(offset_of!(SeccompData, arch)),
             skip_unless_equal(ARCH, 5),
             load(offset_of!(SeccompData, nr)),
-            skip_unless_equal(libc::SYS_io_uring_register as u32, 3),
-            load(ARGUMENT_SECOND),
-            skip_unless_equal(operation, 1),
-            answer(libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32),
+            skip_unless_equal(number as u32, 3),
+            load(offset_of!(SeccompData, args) + argument.place * size_of::<u64>()),
+            skip_unless_equal(argument.value, 1),
+            answer(libc::SECCOMP_RET_ERRNO | errno as u32),
             answer(libc::SECCOMP_RET_ALLOW),
         ],
     );

@@ -1,8 +1,9 @@
 //! io_uring refused, as container profiles do: at its setup, at its use, at the registering of memory.
 
 use crate::bytes::{backend, check, config, slab, step};
-use crate::{child, filter};
-use hoist_io::{BackendChoice, Error, open};
+use crate::child;
+use crate::filter::{self, Argument};
+use hoist_io::{BackendChoice, Config, Error, open};
 
 fn is_filtered() -> bool {
     // 2 is SECCOMP_MODE_FILTER (proc_pid_status(5)).
@@ -18,12 +19,15 @@ fn check_refused(call: &str, folder: &std::path::Path) {
     let obtained = backend.obtained();
     assert_eq!(obtained.backend, "pread", "{obtained}");
     step(&obtained.stepped_down, &["pread instead of io_uring", call, "(os error 1)", "seccomp"]);
-    match open(&config(BackendChoice::Uring), &slab).err() {
-        Some(Error::NoRing { call: named, source }) => {
-            assert!(named.starts_with(call), "{named}");
-            assert_eq!(source.raw_os_error(), Some(libc::EPERM));
+    for choice in [BackendChoice::Uring, BackendChoice::TokioUring] {
+        match open(&config(choice), &slab).err() {
+            Some(Error::NoRing { call: named, source, advice }) => {
+                assert!(named.starts_with(call), "{choice:?}: {named}");
+                assert_eq!(source.raw_os_error(), Some(libc::EPERM));
+                assert!(advice.contains("a seccomp filter"), "{advice}");
+            }
+            other => panic!("{choice:?}: {other:?} where there is no io_uring"),
         }
-        other => panic!("{other:?} where there is no io_uring"),
     }
 }
 
@@ -79,7 +83,8 @@ fn a_kernel_without_clones_registers_for_each_ring() {
         return match has_ring() {
             false => println!("skipped: this machine has no io_uring to refuse a part of"),
             true => child::run("ring::a_kernel_without_clones_registers_for_each_ring", |command| {
-                filter::refuse_registration(command, CLONE_BUFFERS);
+                let operation = Argument { place: 1, value: CLONE_BUFFERS };
+                filter::refuse_argument(command, libc::SYS_io_uring_register, operation, libc::EINVAL);
             }),
         };
     };
@@ -94,6 +99,27 @@ fn a_kernel_without_clones_registers_for_each_ring() {
             &obtained.stepped_down,
             &["pinned once per ring", "IORING_REGISTER_CLONE_BUFFERS", "Linux 6.12"],
         );
+    }
+}
+
+/// A machine that has rings, and none as deep as the runtime of tokio-uring asks for, which panics then.
+#[test]
+fn a_refused_depth_is_an_error_and_no_panic() {
+    const DEPTH: u32 = 512;
+    if child::folder().is_none() {
+        return match has_ring() {
+            false => println!("skipped: this machine has no io_uring to refuse a part of"),
+            true => child::run("ring::a_refused_depth_is_an_error_and_no_panic", |command| {
+                let entries = Argument { place: 0, value: DEPTH };
+                filter::refuse_argument(command, libc::SYS_io_uring_setup, entries, libc::ENOMEM);
+            }),
+        };
+    }
+    let shallow = config(BackendChoice::TokioUring);
+    assert!(open(&shallow, &slab()).is_ok());
+    match open(&Config { queue_depth: DEPTH - 1, ..shallow }, &slab()).err() {
+        Some(Error::NoRing { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::ENOMEM)),
+        other => panic!("{other:?} for a ring that is refused"),
     }
 }
 
