@@ -128,7 +128,12 @@ fn unreadable_bytes_are_in_the_report_and_the_rest_is_looked_at() {
     let mut store = BlockingStore::open(&config, &hoist_io::Config::default(), &slab()).unwrap();
     let places = store.store().extents(&store.store().covering(TensorId(0)));
     let (path, extent) = places.last().unwrap().clone();
-    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(extent.offset).unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(extent.offset + extent.bytes - hoist_memory::SECTOR_BYTES as u64)
+        .unwrap();
     let report = verify(&mut store).unwrap();
     assert!(!report.bad.is_empty() && report.bad.len() < 5, "{report:?}");
     let bad = report.bad.last().unwrap();
