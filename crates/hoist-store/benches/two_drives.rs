@@ -1,10 +1,5 @@
 //! A store over two drives of 600 and 200 MB/s (token buckets over one disk): what both give together, and how soon new
 //! writes follow when the first slows down to 100 MB/s. `just bench-spread DIR`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a program that measures ends by panicking, and prints"
-)]
 
 use crossbeam_channel::Receiver;
 use hoist_io::{IoThread, Rate, Throttled};
@@ -23,6 +18,8 @@ const RATES: [u64; 2] = [600_000_000, 200_000_000];
 const SLOWED: u64 = 100_000_000;
 const SLOWED_SHARE: f64 = 1.0 / 3.0;
 
+type Failure = Box<dyn std::error::Error>;
+
 struct Bench {
     store: Store,
     completions: Receiver<Completion>,
@@ -35,11 +32,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(directory: &std::path::Path, rates: &[Rate]) -> Bench {
+    fn new(directory: &std::path::Path, rates: &[Rate]) -> Result<Bench, Failure> {
         let nvme_path = (0..rates.len()).map(|place| directory.join(format!("drive-{place}"))).collect();
         let config = Config { nvme_path, ..Config::default() };
         let budget_bytes = UNIT_BYTES * (IN_FLIGHT as u64 + 1);
-        let slab = Slab::map(&hoist_memory::Config { budget_bytes, ..Default::default() }).unwrap();
+        let slab = Slab::map(&hoist_memory::Config { budget_bytes, ..Default::default() })?;
         let (sender, completions) = crossbeam_channel::unbounded();
         let deliver = move |completion| drop(sender.send(completion));
         let start = |place: usize, deliver| {
@@ -59,33 +56,35 @@ impl Bench {
             group: format!("{unit}"),
         };
         let specs: Vec<_> = (0..UNITS).map(spec).collect();
-        let store = Store::create_on(&config, &start, &specs, deliver).unwrap();
+        let store = Store::create_on(&config, &start, &specs, deliver)?;
         let mut checksums = Vec::new();
-        checksum(slab.allocate(UNIT_BYTES).unwrap().parts(), &mut checksums);
-        Bench { store, completions, slab, checksums, id: 0, slowed: None, followed: None }
+        checksum(slab.allocate(UNIT_BYTES).ok_or("no room in the slab")?.parts(), &mut checksums);
+        Ok(Bench { store, completions, slab, checksums, id: 0, slowed: None, followed: None })
     }
 
     /// Moves all units once; a pass that writes is an epoch. Bytes per second.
-    fn pass(&mut self, writes: bool) -> f64 {
+    fn pass(&mut self, writes: bool) -> Result<f64, Failure> {
         let start = Instant::now();
         let (mut started, mut ended) = (0, 0);
         while ended < UNITS {
             while started < UNITS && started - ended < IN_FLIGHT as u64 {
                 let span = Span { run: RunId(started as u32), offset: 0, bytes: UNIT_BYTES };
-                let slot = self.slab.allocate(UNIT_BYTES).unwrap();
+                let slot = self.slab.allocate(UNIT_BYTES).ok_or("no room in the slab")?;
                 self.id += 1;
                 self.look();
                 if writes {
-                    self.store.write(self.id, span, slot.share(), &self.checksums).unwrap();
+                    let written = self.store.write(self.id, span, slot.share(), &self.checksums);
+                    written.map_err(|(_, error)| error)?;
                 } else {
-                    self.store.read(self.id, span, slot, Priority::Demand).unwrap();
+                    let started = self.store.read(self.id, span, slot, Priority::Demand);
+                    started.map_err(|(_, error)| error)?;
                 }
                 started += 1;
             }
-            match self.event() {
-                StoreEvent::Read { result, .. } | StoreEvent::Written { result, .. } => result.unwrap(),
+            match self.event()? {
+                StoreEvent::Read { result, .. } | StoreEvent::Written { result, .. } => result?,
                 StoreEvent::Committed { result, .. } => {
-                    result.unwrap();
+                    result?;
                     continue;
                 }
             }
@@ -93,17 +92,17 @@ impl Bench {
         }
         let rate = (UNITS * UNIT_BYTES) as f64 / start.elapsed().as_secs_f64();
         if writes {
-            self.store.commit().unwrap();
-            while !matches!(self.event(), StoreEvent::Committed { .. }) {}
+            self.store.commit()?;
+            while !matches!(self.event()?, StoreEvent::Committed { .. }) {}
         }
-        rate
+        Ok(rate)
     }
 
-    fn event(&mut self) -> StoreEvent {
+    fn event(&mut self) -> Result<StoreEvent, Failure> {
         loop {
-            let completion = self.completions.recv().unwrap();
+            let completion = self.completions.recv()?;
             if let Some(event) = self.store.handle(completion) {
-                return event;
+                return Ok(event);
             }
         }
     }
@@ -117,21 +116,23 @@ impl Bench {
     }
 
     fn share(&self) -> f64 {
-        self.store.directories().next().unwrap().write_share
+        self.store.directories().next().map_or(0.0, |first| first.write_share)
     }
 }
 
-fn main() {
+fn main() -> Result<(), Failure> {
     let directory =
         std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or(".".into());
-    let folder = tempfile::tempdir_in(directory).unwrap();
+    let folder = tempfile::tempdir_in(directory)?;
     let rates: Vec<Rate> = RATES.iter().map(|rate| Rate::new(*rate)).collect();
-    let mut bench = Bench::new(folder.path(), &rates);
+    let mut bench = Bench::new(folder.path(), &rates)?;
     println!("created: the first drive gets {:.2} of new writes (0.75 is its part)", bench.share());
-    bench.pass(true);
+    bench.pass(true)?;
     for (name, writes) in [("write", true), ("read", false)] {
-        let mut ratios: Vec<f64> =
-            (0..15).map(|_| bench.pass(writes) / RATES.iter().sum::<u64>() as f64).collect();
+        let mut ratios = Vec::new();
+        for _ in 0..15 {
+            ratios.push(bench.pass(writes)? / RATES.iter().sum::<u64>() as f64);
+        }
         ratios.sort_by(f64::total_cmp);
         println!(
             "{name}: {:.3} of 800 MB/s (median of 15; {:.3} to {:.3})",
@@ -142,7 +143,7 @@ fn main() {
     let slowed = Instant::now();
     bench.slowed = Some(slowed);
     while slowed.elapsed() < Duration::from_secs(15) {
-        let (share, rate) = (bench.share(), bench.pass(true));
+        let (share, rate) = (bench.share(), bench.pass(true)?);
         println!(
             "{:5.2} s after the first slowed to 100 MB/s: its part {share:.2}, {:.0} MB/s",
             slowed.elapsed().as_secs_f64(),
@@ -150,5 +151,6 @@ fn main() {
         );
     }
     println!("within 10 % of its new part ({SLOWED_SHARE:.2}) after {:?}", bench.followed);
-    bench.store.close().unwrap();
+    bench.store.close()?;
+    Ok(())
 }

@@ -139,7 +139,12 @@ const SEGMENTS_MANY: u64 = 256;
 
 /// How large segments may be, so that there are not too many of them.
 fn segment_bytes(need_bytes: u64, configured_bytes: u64) -> u64 {
-    configured_bytes.max((need_bytes / SEGMENTS_MANY).next_multiple_of(SEGMENT_GRAIN_BYTES))
+    let least_bytes = need_bytes / SEGMENTS_MANY;
+    if least_bytes > configured_bytes {
+        least_bytes.next_multiple_of(SEGMENT_GRAIN_BYTES)
+    } else {
+        configured_bytes
+    }
 }
 
 /// Of what is needed, the part that several directories have besides: without it the first drive to be full, because it
@@ -162,6 +167,7 @@ mod tests {
     fn segments_are_few_and_large_in_large_stores() {
         let (mib, gib) = (1 << 20, 1 << 30);
         assert_eq!(segment_bytes(0, mib), mib);
+        assert_eq!(segment_bytes(5 * mib, mib), mib);
         assert_eq!(segment_bytes(200 * gib, gib), gib);
         let bytes = segment_bytes(3000 * gib, gib);
         assert!(
