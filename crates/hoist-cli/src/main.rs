@@ -1,7 +1,8 @@
 //! The command `hoist`.
 //!
 //! Each command is a module of [`commands`] that turns arguments into work and work into text; what takes more than
-//! that has a module of its own: [`config`], [`model`], [`bench`], [`io`], [`report`], [`doctor`].
+//! that has a module of its own: [`config`], [`model`], [`bench`], [`io`], [`tune`], [`report`],
+//! [`doctor`].
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ mod interrupt;
 mod io;
 mod model;
 mod report;
+mod tune;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -41,13 +43,14 @@ enum Command {
     Ls(commands::ls::Args),
     Verify(commands::verify::Args),
     Io(commands::io::Args),
+    Tune(commands::tune::Args),
     Doctor(commands::doctor::Args),
 }
 
 fn main() -> ExitCode {
     // clap ends the process with status 2 when the call is wrong.
     let cli = Cli::parse();
-    log_to_stderr();
+    log_to_stderr(matches!(cli.command, Command::Tune(_)));
     let result = match &cli.command {
         Command::Bench(args) => commands::bench::run(args),
         Command::Import(args) => commands::import::run(args),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Ls(args) => commands::ls::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Io(args) => commands::io::run(args),
+        Command::Tune(args) => commands::tune::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     };
     match result {
@@ -67,10 +71,14 @@ fn main() -> ExitCode {
 }
 
 /// Warnings of libraries, which name each step down. Those of memory are left out: small pages are usual, cost a
-/// short command nothing, and are said by `hoist doctor` and by every report.
-fn log_to_stderr() {
-    let targets =
-        Targets::new().with_default(LevelFilter::WARN).with_target("hoist_memory", LevelFilter::ERROR);
+/// short command nothing, and are said by `hoist doctor` and by every report. A command that opens the same files again
+/// and again says itself what I/O stepped down from, once.
+fn log_to_stderr(reopens: bool) {
+    let io = if reopens { LevelFilter::ERROR } else { LevelFilter::WARN };
+    let targets = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("hoist_io", io)
+        .with_target("hoist_memory", LevelFilter::ERROR);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

@@ -10,9 +10,10 @@ use hoist_io::{
 
 use super::copy_rate;
 use super::place::PROBE;
-use super::turns::{Direction, Turns};
+use super::turns::Turns;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
+use crate::io::Direction;
 
 /// Length of the file: more than drives and hypervisors take into a write cache at once, and written in well under
 /// a second by any NVMe drive.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::probe::Rates;
+use crate::io::{Slice, Sum};
 
 /// Of all that is measured of a drive. A shared virtual disk was seen to differ by a tenth from one half second to the
 /// next, and by a third at times.
@@ -10,13 +11,6 @@ const DURATION: Duration = Duration::from_millis(2250);
 /// Of one measurement before the next begins: what drifts is to drift under all three alike. Many times the latency of
 /// a full queue, which each begins and ends with.
 const SLICE: Duration = Duration::from_millis(150);
-
-/// Of one block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    Read,
-    Write,
-}
 
 /// Reading, writing and both at once, by turns.
 pub struct Turns {
@@ -26,13 +20,6 @@ pub struct Turns {
     slices: usize,
     /// What is known of each of the three.
     sums: [Sum; 3],
-}
-
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    read_bytes: u64,
-    write_bytes: u64,
-    seconds: f64,
 }
 
 impl Turns {
@@ -45,15 +32,12 @@ impl Turns {
     pub fn next(&self) -> Option<Slice> {
         let whole = self.slices > 0 && self.slices.is_multiple_of(3);
         let over = whole && self.begin.elapsed() >= DURATION;
-        (!over).then(|| Slice::begin(self.slices % 3, self.depth, self.block_bytes))
+        (!over).then(|| Slice::begin(self.slices % 3, self.depth, self.block_bytes, SLICE))
     }
 
     /// Takes what a slice found.
     pub fn add(&mut self, slice: &Slice) {
-        let sum = &mut self.sums[slice.kind];
-        sum.read_bytes += slice.sum.read_bytes;
-        sum.write_bytes += slice.sum.write_bytes;
-        sum.seconds += slice.sum.seconds;
+        self.sums[slice.kind()].add(slice.sum());
         self.slices += 1;
     }
 
@@ -67,60 +51,6 @@ impl Turns {
             mixed_write: mixed.write_bytes as f64 / mixed.seconds,
             ..Rates::default()
         }
-    }
-}
-
-/// A while of reading (0), writing (1) or both (2) with the queue full.
-pub struct Slice {
-    kind: usize,
-    depth: usize,
-    block_bytes: u64,
-    begin: Instant,
-    started: usize,
-    ended: usize,
-    /// When the queue had been through once: from then on the drive is in its stride.
-    since: Instant,
-    sum: Sum,
-}
-
-impl Slice {
-    fn begin(kind: usize, depth: usize, block_bytes: u64) -> Self {
-        let begin = Instant::now();
-        Self { kind, depth, block_bytes, begin, started: 0, ended: 0, since: begin, sum: Sum::default() }
-    }
-
-    /// Takes the end of a block, and says what its slot does next: nothing when the slice is over. What ends after that
-    /// is not counted, as the queue is not full any more.
-    pub fn next(&mut self, done: Option<Direction>) -> Option<Direction> {
-        // A slow drive's slice takes as long as the queue does twice.
-        let over = self.ended >= 2 * self.depth && self.begin.elapsed() >= SLICE;
-        if over {
-            return None;
-        }
-        if let Some(direction) = done {
-            self.count(direction);
-        }
-        self.started += 1;
-        Some(match self.kind {
-            0 => Direction::Read,
-            1 => Direction::Write,
-            // As many blocks are read as written.
-            _ if self.started.is_multiple_of(2) => Direction::Read,
-            _ => Direction::Write,
-        })
-    }
-
-    fn count(&mut self, direction: Direction) {
-        self.ended += 1;
-        if self.ended <= self.depth {
-            self.since = Instant::now();
-            return;
-        }
-        match direction {
-            Direction::Read => self.sum.read_bytes += self.block_bytes,
-            Direction::Write => self.sum.write_bytes += self.block_bytes,
-        }
-        self.sum.seconds = self.since.elapsed().as_secs_f64();
     }
 }
 

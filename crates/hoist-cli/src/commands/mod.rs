@@ -7,4 +7,5 @@ pub mod import;
 pub mod io;
 pub mod ls;
 mod opened;
+pub mod tune;
 pub mod verify;

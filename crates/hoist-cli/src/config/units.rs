@@ -26,6 +26,14 @@ pub fn format_bytes(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
+/// A size as a config writes it, to the byte: `1 MiB`, `1280 KiB`.
+pub fn format_exact_bytes(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = units.into_iter().find(|(_, shift)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+    let (name, shift) = unit.unwrap_or(("B", 0));
+    format!("{} {name}", bytes >> shift)
+}
+
 /// A rate for people: `2.1 GB/s`.
 pub fn format_rate(bytes_per_second: f64) -> String {
     format!("{}/s", ByteSize(bytes_per_second as u64).display().si())
@@ -50,6 +58,14 @@ mod tests {
             ["", "12", "12 parsecs", "GiB", "-1 GiB", "0 B", "1.2.3 GB", "1 GiB/s", "99999999999 EiB", "1 Ƀ"]
         {
             assert_eq!(parse_bytes(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn exact_sizes_are_read_as_they_were_written() {
+        assert_eq!(format_exact_bytes(1 << 20), "1 MiB");
+        for bytes in [1, 4095, 4096, 12_288, 5 << 18, 1 << 20, 3 << 30, (1 << 40) + 1] {
+            assert_eq!(parse_bytes(&format_exact_bytes(bytes)), Some(bytes), "{bytes}");
         }
     }
 

@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hoist_io::memory::{self, Slab, Slot};
+use hoist_io::memory::{self, Slot};
 use hoist_io::{Backend, Completion, Config, FileId, FileOp, FileRange, Priority, Request, Transfer, Wait};
 
+use super::mapped::Mapped;
 use super::order::{Direction, Turn};
 use crate::interrupt::Interrupt;
 
@@ -46,6 +47,14 @@ impl Memory {
     pub fn budget_bytes(self) -> u64 {
         self.slots.saturating_mul(self.slot_bytes.next_multiple_of(self.page_bytes()))
     }
+
+    /// Maps it.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn map(self) -> Result<Mapped, Error> {
+        Mapped::new(self.slots, self.slot_bytes, self.page_bytes())
+    }
 }
 
 /// A backend with one file, and the slots that go to it and come back.
@@ -53,8 +62,7 @@ pub struct Drive {
     backend: Box<dyn Backend>,
     done: Vec<Completion>,
     file: FileId,
-    slots: Vec<Slot>,
-    memory: memory::Obtained,
+    mapped: Mapped,
 }
 
 /// What a drive was made of.
@@ -85,18 +93,18 @@ impl Drive {
     /// # Errors
     /// When there is no memory, no backend, or no file.
     pub fn open(path: &Path, create: bool, io: &Config, memory: Memory) -> Result<Self, Error> {
-        let config = memory::Config {
-            budget_bytes: memory.budget_bytes(),
-            page_bytes: usize::try_from(memory.page_bytes())?,
-            ..memory::Config::default()
-        };
-        let slab = Slab::map(&config)?;
-        let slots: Vec<Slot> = (0..memory.slots).map_while(|_| slab.allocate(memory.slot_bytes)).collect();
-        let obtained = slab.obtained().clone();
-        let mut backend = hoist_io::open(io, &slab)?;
+        Self::over(path, create, io, memory.map()?)
+    }
+
+    /// The same over memory that is there.
+    ///
+    /// # Errors
+    /// When there is no backend, or no file.
+    pub fn over(path: &Path, create: bool, io: &Config, mapped: Mapped) -> Result<Self, Error> {
+        let mut backend = hoist_io::open(io, mapped.slab())?;
         let file = backend.file(FileOp::Open { path: path.to_owned(), create, direct: true })?.file();
-        let done = Vec::with_capacity(slots.len());
-        Ok(Self { backend, done, file, slots, memory: obtained })
+        let done = Vec::with_capacity(mapped.slots.len());
+        Ok(Self { backend, done, file, mapped })
     }
 
     /// Does a file operation.
@@ -108,9 +116,14 @@ impl Drive {
         Ok(())
     }
 
-    /// The slots, when none is under way.
-    pub fn slots_mut(&mut self) -> &mut [Slot] {
-        &mut self.slots
+    /// The memory, when no request is under way.
+    pub fn memory_mut(&mut self) -> &mut Mapped {
+        &mut self.mapped
+    }
+
+    /// What the machine gave.
+    pub fn obtained(&self) -> Obtained {
+        Obtained { io: self.backend.obtained().clone(), memory: self.mapped.obtained().clone() }
     }
 
     /// Does with each slot what `next` says, again as soon as it is done, until `next` says no more or the work is
@@ -124,15 +137,15 @@ impl Drive {
         mut next: impl FnMut(&mut Slot) -> Option<Turn>,
         mut done: impl FnMut(Done),
     ) -> Result<(), Error> {
-        let (slots, mut in_flight) = (self.slots.len(), 0);
+        let (slots, mut in_flight) = (self.mapped.slots.len(), 0);
         let (mut ending, mut failure) = (false, None);
-        for (id, mut slot) in std::mem::take(&mut self.slots).into_iter().enumerate() {
+        for (id, mut slot) in std::mem::take(&mut self.mapped.slots).into_iter().enumerate() {
             match next(&mut slot) {
                 Some(turn) => {
                     self.push(id as u64, slot, turn, Vec::with_capacity(1));
                     in_flight += 1;
                 }
-                None => self.slots.push(slot),
+                None => self.mapped.slots.push(slot),
             }
         }
         let mut completions = std::mem::take(&mut self.done);
@@ -158,7 +171,7 @@ impl Drive {
                         self.push(id, slot, turn, ranges);
                         in_flight += 1;
                     }
-                    None => self.slots.push(slot),
+                    None => self.mapped.slots.push(slot),
                 }
             }
         }
@@ -192,13 +205,23 @@ impl Drive {
         Ok(())
     }
 
+    /// Closes the file and unmaps the memory.
+    ///
+    /// # Errors
+    /// When the drive does not answer.
+    pub fn close(self) -> Result<Obtained, Error> {
+        let obtained = self.obtained();
+        self.leave()?;
+        Ok(obtained)
+    }
+
     /// Closes the file and gives the memory back.
     ///
     /// # Errors
     /// When the drive does not answer.
-    pub fn close(mut self) -> Result<Obtained, Error> {
+    pub fn leave(mut self) -> Result<Mapped, Error> {
         self.backend.file(FileOp::Close(self.file))?;
-        Ok(Obtained { io: self.backend.obtained().clone(), memory: self.memory })
+        Ok(self.mapped)
     }
 }
 
@@ -247,7 +270,7 @@ mod tests {
             .keep_busy(&Interrupt::default(), |_| Some(read), |_| number += 1)
             .expect_err("there is nothing in the file");
         assert!(error.to_string().contains("ends too early"), "{error}");
-        assert_eq!((number, drive.slots_mut().len() as u64), (0, memory.slots));
+        assert_eq!((number, drive.memory_mut().slots.len() as u64), (0, memory.slots));
         drive.close().unwrap();
     }
 }

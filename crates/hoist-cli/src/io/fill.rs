@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hoist_io::{Config, FileOp};
+use hoist_io::{BackendChoice, Config, FileOp};
 
 use super::drive::{Drive, Error, Memory};
 use super::files::{data, part};
@@ -35,11 +35,34 @@ pub fn fill(
     if data.metadata().is_ok_and(|found| found.is_file() && found.len() >= size_bytes) {
         return Ok(());
     }
+    let (mut drive, _) =
+        write(&part, size_bytes, io.backend, interrupt, || interrupt.is_set(), || progress.advance())?;
+    if !interrupt.is_set() {
+        drive.sync()?;
+        drive.file(|_| FileOp::Rename { from: part, to: data })?;
+    }
+    drive.close()?;
+    Ok(())
+}
+
+/// Writes a file from its beginning, until it is whole or `over` says that it is enough. Gives back the drive and how
+/// much of the file there is.
+///
+/// # Errors
+/// When the file cannot be made or written.
+pub fn write(
+    path: &Path,
+    size_bytes: u64,
+    backend: BackendChoice,
+    interrupt: &Interrupt,
+    over: impl Fn() -> bool,
+    mut done: impl FnMut(),
+) -> Result<(Drive, u64), Error> {
     // How the file is made is no part of the measurement: as fast as it goes.
-    let io = Config { backend: io.backend, ..Config::default() };
+    let io = Config { backend, ..Config::default() };
     let request_bytes = REQUEST_BYTES.min(size_bytes);
     let mut drive =
-        Drive::open(&part, true, &io, Memory::new(request_bytes, None, io.block_size, io.queue_depth))?;
+        Drive::open(path, true, &io, Memory::new(request_bytes, None, io.block_size, io.queue_depth))?;
     // What another run may have left.
     drive.file(|file| FileOp::Truncate { file, bytes: 0 })?;
     // First writes to allocated extents cost more than later ones: they are done here.
@@ -50,7 +73,7 @@ pub fn fill(
         interrupt,
         |slot| {
             let bytes = request_bytes.min(size_bytes - offset);
-            if bytes == 0 || interrupt.is_set() {
+            if bytes == 0 || over() {
                 return None;
             }
             let mut at = offset;
@@ -62,12 +85,7 @@ pub fn fill(
             offset += bytes;
             Some(turn)
         },
-        |_| progress.advance(),
+        |_| done(),
     )?;
-    if !interrupt.is_set() {
-        drive.sync()?;
-        drive.file(|_| FileOp::Rename { from: part, to: data })?;
-    }
-    drive.close()?;
-    Ok(())
+    Ok((drive, offset))
 }

@@ -109,15 +109,7 @@ impl<'a> Reader<'a> {
 
     /// Each of them is there, once.
     pub fn check_directories(&mut self, directories: &[PathBuf]) {
-        let mut seen = BTreeSet::new();
-        for path in directories {
-            let shown = path.display().to_string();
-            if !path.is_dir() {
-                self.problem(&shown, "there is no such directory", "make it, or name another");
-            } else if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                self.problem(&shown, "is named twice", "name each directory once");
-            }
-        }
+        self.problems.extend(directory_problems(directories));
     }
 
     /// `--rw`: its name, what requests do, and whether in random order.
@@ -206,6 +198,22 @@ impl<'a> Reader<'a> {
             self.problem("--queue-depth, --block-size, --requests", what, right);
         }
     }
+}
+
+/// Directories that are not there, or are named twice.
+pub fn directory_problems(directories: &[PathBuf]) -> Vec<Problem> {
+    let mut seen = BTreeSet::new();
+    let judge = |path: &PathBuf| {
+        let (what, right) = if !path.is_dir() {
+            ("there is no such directory", "make it, or name another")
+        } else if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+            ("is named twice", "name each directory once")
+        } else {
+            return None;
+        };
+        Some(Problem::new(path.display().to_string(), what, right))
+    };
+    directories.iter().filter_map(judge).collect()
 }
 
 fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -119,11 +119,12 @@ impl Iterator for Order {
 }
 
 /// splitmix64 (Steele, Lea, Flood 2014; the constants are theirs): good enough to spread requests, and one line each.
-struct Random(u64);
+#[derive(Clone)]
+pub struct Random(pub u64);
 
 impl Random {
     /// The next number under `end`, which is not 0.
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -133,7 +134,7 @@ impl Random {
 
     /// This many different numbers under `end`, in random order: Fisher and Yates, as far as is needed, over a row of
     /// which only what was moved is kept.
-    fn choose(&mut self, count: u64, end: u64) -> Vec<u64> {
+    pub fn choose(&mut self, count: u64, end: u64) -> Vec<u64> {
         let mut moved = HashMap::new();
         let mut choose = |at: u64| {
             let from = at + self.below(end - at);

@@ -16,7 +16,6 @@ use super::fill::{fill, requests};
 use super::order::Order;
 use super::report::Report;
 use crate::bench::Progress;
-use crate::contents::{Contents, Kind};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 
@@ -83,11 +82,7 @@ fn measure_one(
     start: Start,
 ) -> Result<Measured, Error> {
     let mut drive = Drive::open(&data(directory), false, &call.io, call.memory)?;
-    // What is written is not zeros: drives and hypervisors may treat those as nothing to do.
-    for (number, slot) in drive.slots_mut().iter_mut().enumerate() {
-        let contents = Contents::new(Kind::Bits, 1, number as u64);
-        slot.parts_mut().for_each(|part| contents.fill(part, 0));
-    }
+    drive.memory_mut().fill();
     let (mut order, mut counts) = (Order::new(&call.work), Counts::new());
     let timed = call.work.requests.is_none();
     start.wait();

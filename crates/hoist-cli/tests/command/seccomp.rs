@@ -11,7 +11,7 @@ use crate::common::config;
 const COUNTED: &str = "access arch_prctl brk clock_gettime clock_nanosleep close epoll_create1 epoll_ctl epoll_wait \
     eventfd2 execve fallocate fcntl fdatasync flock fstat fstatfs fsync ftruncate futex getcwd getdents64 getpid \
     getrandom gettid io_uring_enter io_uring_register io_uring_setup ioctl lseek madvise mkdir mlock mmap mprotect \
-    munmap newfstatat open openat poll prctl pread64 prlimit64 pwrite64 read readlink rename renameat rmdir rseq \
+    munmap newfstatat open openat poll prctl pread64 preadv2 prlimit64 pwrite64 read readlink rename renameat renameat2 rmdir rseq \
     rt_sigaction rt_sigprocmask rt_sigreturn sched_getaffinity sched_yield set_robust_list set_tid_address \
     sigaltstack statfs statx uname unlink unlinkat write clone exit exit_group";
 
