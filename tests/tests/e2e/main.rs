@@ -11,3 +11,4 @@ mod interrupt;
 mod io;
 mod model;
 mod real;
+mod tune;
