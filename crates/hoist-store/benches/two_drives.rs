@@ -5,6 +5,7 @@ use crossbeam_channel::Receiver;
 use hoist_io::{IoThread, Rate, Throttled};
 use hoist_memory::Slab;
 use hoist_store::*;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -121,12 +122,13 @@ impl Bench {
 }
 
 fn main() -> Result<(), Failure> {
+    let mut out = std::io::stdout();
     let directory =
         std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or(".".into());
     let folder = tempfile::tempdir_in(directory)?;
     let rates: Vec<Rate> = RATES.iter().map(|rate| Rate::new(*rate)).collect();
     let mut bench = Bench::new(folder.path(), &rates)?;
-    println!("created: the first drive gets {:.2} of new writes (0.75 is its part)", bench.share());
+    writeln!(out, "created: the first drive gets {:.2} of new writes (0.75 is its part)", bench.share())?;
     bench.pass(true)?;
     for (name, writes) in [("write", true), ("read", false)] {
         let mut ratios = Vec::new();
@@ -134,23 +136,25 @@ fn main() -> Result<(), Failure> {
             ratios.push(bench.pass(writes)? / RATES.iter().sum::<u64>() as f64);
         }
         ratios.sort_by(f64::total_cmp);
-        println!(
+        writeln!(
+            out,
             "{name}: {:.3} of 800 MB/s (median of 15; {:.3} to {:.3})",
             ratios[7], ratios[0], ratios[14]
-        );
+        )?;
     }
     rates[0].set(SLOWED);
     let slowed = Instant::now();
     bench.slowed = Some(slowed);
     while slowed.elapsed() < Duration::from_secs(15) {
         let (share, rate) = (bench.share(), bench.pass(true)?);
-        println!(
+        writeln!(
+            out,
             "{:5.2} s after the first slowed to 100 MB/s: its part {share:.2}, {:.0} MB/s",
             slowed.elapsed().as_secs_f64(),
             rate / 1e6
-        );
+        )?;
     }
-    println!("within 10 % of its new part ({SLOWED_SHARE:.2}) after {:?}", bench.followed);
+    writeln!(out, "within 10 % of its new part ({SLOWED_SHARE:.2}) after {:?}", bench.followed)?;
     bench.store.close()?;
     Ok(())
 }
