@@ -13,13 +13,13 @@ use super::place::PROBE;
 use super::turns::Turns;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::io::Direction;
+use crate::io::{Direction, Error, Start, in_all};
 
 /// Length of the file: more than drives and hypervisors take into a write cache at once, and written in well under
 /// a second by any NVMe drive.
 const FILE_BYTES: u64 = 512 << 20;
-/// Memory for what is in flight: 32 blocks of 1 MiB, where drives reach their peak. It is not the host tier's, and a
-/// run may use 96 MiB beside its budgets.
+/// Memory for what is in flight in all directories: 32 blocks of 1 MiB, where drives reach their peak. It is not the
+/// host tier's, and a run may use 96 MiB beside its budgets.
 const MEMORY_BYTES: u64 = 32 << 20;
 /// A slot's least size: a page of the slab.
 const PAGE_BYTES: u64 = 1 << 20;
@@ -53,18 +53,18 @@ impl Rates {
     }
 }
 
-/// Measures all directories, one after the other, and adds them up: each drive has its own link. An interrupted
-/// measurement ends early, and its rates say nothing.
+/// Measures all directories at once and adds them up: they may share a drive, or a link. An interrupted measurement ends
+/// early, and its rates say nothing.
 ///
 /// # Errors
 /// When the file cannot be made, written or read.
 pub fn measure(directories: &[PathBuf], config: &Config, interrupt: &Interrupt) -> Result<Rates, Failure> {
     let mut sum = Rates { copy: copy_rate::measure(), ..Rates::default() };
-    for directory in directories {
-        let rates = measure_one(directory, config, interrupt).map_err(|why| {
-            let doing = format!("measuring the bandwidth of {}", directory.display());
-            Failure::work(doing, why, "see what hoist doctor says about the directory")
-        })?;
+    let memory_bytes = MEMORY_BYTES / directories.len().max(1) as u64;
+    let measured = in_all(directories, |directory, start| {
+        measure_one(directory, config, memory_bytes, start, interrupt)
+    })?;
+    for rates in measured {
         sum.read += rates.read;
         sum.write += rates.write;
         sum.mixed_read += rates.mixed_read;
@@ -76,10 +76,12 @@ pub fn measure(directories: &[PathBuf], config: &Config, interrupt: &Interrupt) 
 fn measure_one(
     directory: &Path,
     config: &Config,
+    memory_bytes: u64,
+    start: Start,
     interrupt: &Interrupt,
-) -> Result<Rates, Box<dyn std::error::Error>> {
+) -> Result<Rates, Error> {
     let block_bytes = config.block_size.max(PAGE_BYTES).next_multiple_of(PAGE_BYTES);
-    let blocks = (MEMORY_BYTES / block_bytes).max(2);
+    let blocks = (memory_bytes / block_bytes).max(2);
     let budget_bytes = blocks * block_bytes;
     let slab = Slab::map(&memory::Config { budget_bytes, ..memory::Config::default() })?;
     let mut slots: Vec<Slot> = (0..blocks).filter_map(|_| slab.allocate(block_bytes)).collect();
@@ -107,6 +109,7 @@ fn measure_one(
             more.then_some(Direction::Write)
         })?;
     }
+    start.wait();
     let mut turns = Turns::begin(slots.len(), block_bytes);
     while let Some(mut slice) = turns.next() {
         slots = drive.run(slots, |done| if interrupt.is_set() { None } else { slice.next(done) })?;
@@ -139,7 +142,7 @@ impl Drive<'_> {
         &mut self,
         slots: Vec<Slot>,
         mut next: impl FnMut(Option<Direction>) -> Option<Direction>,
-    ) -> Result<Vec<Slot>, Box<dyn std::error::Error>> {
+    ) -> Result<Vec<Slot>, Error> {
         let (mut home, mut in_flight) = (Vec::with_capacity(slots.len()), 0_u64);
         for slot in slots {
             match next(None) {
@@ -192,9 +195,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drive_has_rates() {
+    fn drives_have_rates() {
         let folder = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
-        let rates = measure(&[folder.path().to_owned()], &Config::default(), &Interrupt::default()).unwrap();
+        let paths = ["first", "second"].map(|name| folder.path().join(name));
+        paths.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        let rates = measure(&paths, &Config::default(), &Interrupt::default()).unwrap();
         for rate in [rates.read, rates.write, rates.mixed_read, rates.mixed_write, rates.copy] {
             assert!(rate > 0.0 && rate.is_finite(), "{rates:?}");
         }

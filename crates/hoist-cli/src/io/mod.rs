@@ -17,6 +17,7 @@ mod report;
 mod run;
 mod slice;
 mod table;
+mod together;
 
 pub use call::Call;
 pub use drive::{Drive, Error, Obtained};
@@ -28,3 +29,4 @@ pub use report::Report;
 pub use run::run;
 pub use slice::{Slice, Sum};
 pub use table::print;
+pub use together::{Start, in_all};

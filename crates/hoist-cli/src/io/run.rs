@@ -1,9 +1,8 @@
 //! A run from its call to its report.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -15,6 +14,7 @@ use super::files::{Files, data};
 use super::fill::{fill, requests};
 use super::order::Order;
 use super::report::Report;
+use super::together::{Start, in_all};
 use crate::bench::Progress;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -103,80 +103,8 @@ fn measure_one(
     Ok(Measured { counts, cpu_seconds, obtained: drive.close()? })
 }
 
-/// Lets threads begin together: when each of them is ready or has ended.
-struct Start {
-    ready: Sender<()>,
-    go: Receiver<()>,
-}
-
-impl Start {
-    fn wait(self) {
-        drop(self.ready);
-        // Nothing is ever sent: it ends when the sender is dropped.
-        let _ = self.go.recv();
-    }
-}
-
-/// Does the same with each directory, all at once, each in a thread.
-fn in_all<Made: Send>(
-    directories: &[PathBuf],
-    work: impl Fn(&Path, Start) -> Result<Made, Error> + Sync,
-) -> Result<Vec<Made>, Failure> {
-    let (work, (ready, all_ready)) = (&work, channel());
-    std::thread::scope(|scope| {
-        let (threads, go): (Vec<_>, Vec<_>) = directories
-            .iter()
-            .map(|directory| {
-                let (sender, go) = channel();
-                let start = Start { ready: ready.clone(), go };
-                (scope.spawn(move || work(directory, start)), sender)
-            })
-            .unzip();
-        drop(ready);
-        // Nothing is ever sent: it ends when nobody is left who is not ready.
-        let _ = all_ready.recv();
-        drop(go);
-        let made = threads.into_iter().zip(directories).map(|(thread, directory)| {
-            let made = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            made.map_err(|why| {
-                let doing = format!("measuring {}", directory.display());
-                Failure::work(doing, why, "see what hoist doctor says about the directory")
-            })
-        });
-        made.collect()
-    })
-}
-
 /// Processor time of all threads of this process so far, in user mode and in the kernel.
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + Duration::from_nanos(time.tv_nsec as u64).as_secs_f64()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn threads_begin_together_and_one_that_fails_holds_nobody_up() {
-        let directories = ["0", "1", "2"].map(PathBuf::from);
-        let ready = AtomicU32::new(0);
-        let make = |directory: &Path, start: Start| {
-            if directory == Path::new("1") {
-                return Err("no such drive".into());
-            }
-            // The others are there long before this one.
-            if directory == Path::new("2") {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            ready.fetch_add(1, Ordering::SeqCst);
-            start.wait();
-            assert_eq!(ready.load(Ordering::SeqCst), 2, "begun before the other was ready");
-            Ok(())
-        };
-        let failure = in_all(&directories, make).expect_err("one has failed").to_string();
-        assert!(failure.contains("measuring 1") && failure.contains("no such drive"), "{failure}");
-    }
 }
