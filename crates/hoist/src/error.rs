@@ -106,8 +106,12 @@ pub enum Error {
         /// How many.
         count: usize,
     },
-    /// A step could not be made durable; the store is still at the epoch before it.
-    #[error("epoch {epoch} could not be committed: {cause}; the store holds epoch {}", epoch - 1)]
+    /// A step could not be made durable. Nothing more is written; the store holds the epoch before it, whole, or, when
+    /// only the last sync of the journal failed, maybe this one.
+    #[error(
+        "epoch {epoch} could not be committed: {cause}; nothing more is written: open the store again, which finds \
+         epoch {} or, if its record has reached the drive, {epoch}", epoch - 1
+    )]
     Commit {
         /// The epoch that is not.
         epoch: u64,
