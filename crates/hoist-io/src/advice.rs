@@ -30,6 +30,17 @@ pub(crate) fn for_registration(source: &io::Error) -> &'static str {
     }
 }
 
+/// For files that cannot be registered with a ring.
+pub(crate) fn for_files(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        // Before IORING_RSRC_REGISTER_SPARSE.
+        Some(libc::EINVAL) => "boot Linux 5.19 or later",
+        // The table may not have more places than the process may have descriptors (io_uring_register(2)).
+        Some(libc::EMFILE) => "raise `ulimit -n`",
+        _ => for_registration(source),
+    }
+}
+
 /// What tells one refusal of io_uring from another: the errno is the same for most.
 #[derive(Clone, Copy)]
 struct Facts {
@@ -96,6 +107,9 @@ mod tests {
         assert!(advice(libc::ENOMEM).contains("ulimit -l"));
         assert!(advice(libc::EPERM).contains("seccomp") && advice(libc::ENOSYS).contains("seccomp"));
         assert!(!advice(libc::EFAULT).contains("ulimit"));
+        let advice = |errno| for_files(&io::Error::from_raw_os_error(errno));
+        assert!(advice(libc::EMFILE).contains("ulimit -n") && advice(libc::EINVAL).contains("5.19"));
+        assert!(advice(libc::EPERM).contains("seccomp"));
     }
 
     #[test]

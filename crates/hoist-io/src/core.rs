@@ -30,6 +30,8 @@ pub(crate) struct Part {
     pub(crate) block: usize,
     pub(crate) operation: Operation,
     pub(crate) fd: RawFd,
+    /// The file's place in the ring's table, which stands for `fd` where there is one.
+    pub(crate) place: Option<u32>,
     pub(crate) offset: u64,
     pub(crate) address: usize,
     pub(crate) bytes: u64,
@@ -39,7 +41,7 @@ pub(crate) struct Part {
 pub(crate) struct Core {
     pub(crate) requests: Requests,
     pub(crate) obtained: Obtained,
-    files: Files,
+    pub(crate) files: Files,
     blocks: Vec<Option<Block>>,
     free: Vec<usize>,
     /// Blocks to be handed over once more, before any new one: they have begun.
@@ -105,10 +107,12 @@ impl Core {
         self.in_flight += 1;
         let block = self.blocks[place].as_ref().unwrap_or_else(|| panic!("block {place} is not under way"));
         let (cut, done_bytes) = (block.cut, block.progress.done_bytes());
+        let file = self.files.used(cut.file);
         let part = Part {
             block: place,
             operation: cut.operation,
-            fd: self.files.used(cut.file).raw(),
+            fd: file.raw(),
+            place: file.place,
             offset: cut.offset + done_bytes,
             address: cut.address + done_bytes as usize,
             bytes: cut.bytes - done_bytes,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Files open at a time: half of the usual limit of 1024 descriptors per process (`ulimit -n`), so that this limit,
 /// which says what it is, comes first.
-const FILES_MAX: u32 = 512;
+pub(crate) const FILES_MAX: u32 = 512;
 
 pub(crate) struct OpenFile {
     fd: OwnedFd,
@@ -23,6 +23,8 @@ pub(crate) struct OpenFile {
     leaves_cached: bool,
     /// Whether ranges must be aligned: where direct I/O was asked for, got or not, so that a mistake shows everywhere.
     pub(crate) aligned: bool,
+    /// Where it lies in the ring's table of files, if it does.
+    pub(crate) place: Option<u32>,
 }
 
 impl OpenFile {
@@ -77,6 +79,18 @@ impl Files {
     pub(crate) fn get(&self, file: FileId) -> Result<&OpenFile, Error> {
         let found = self.table.get(file.0 as usize).and_then(Option::as_ref);
         found.ok_or(Error::UnknownFile { file: file.0 })
+    }
+
+    /// Where a file lies in the ring's table; none for a file that is not open.
+    pub(crate) fn place(&self, file: FileId) -> Option<u32> {
+        self.get(file).ok().and_then(|file| file.place)
+    }
+
+    /// Notes where an open file lies in the ring's table.
+    pub(crate) fn set_place(&mut self, file: FileId, place: Option<u32>) {
+        if let Some(Some(open)) = self.table.get_mut(file.0 as usize) {
+            open.place = place;
+        }
     }
 
     /// A file of a request under way, which cannot have been closed.
@@ -160,7 +174,13 @@ impl Files {
         };
         let file = FileId(self.table.len() as u32);
         let leaves_cached = direct && !is_direct && !is_memory;
-        self.table.push(Some(OpenFile { fd, path: Arc::from(path), leaves_cached, aligned: direct }));
+        self.table.push(Some(OpenFile {
+            fd,
+            path: Arc::from(path),
+            leaves_cached,
+            aligned: direct,
+            place: None,
+        }));
         self.open += 1;
         Ok(FileReply::Opened { file, bytes, direct: is_direct })
     }

@@ -19,6 +19,10 @@ pub struct Obtained {
     pub files_direct: u32,
     /// Files for which direct I/O was asked and refused.
     pub files_buffered: u32,
+    /// Files that the ring knew by a place in its table, of all that were opened since the start.
+    pub files_registered: u32,
+    /// What lets memory or files be registered, of the first refusal; none where nothing was refused.
+    pub registration_advice: Option<&'static str>,
     /// Each step down, with its cause.
     pub stepped_down: Vec<String>,
 }
@@ -40,6 +44,9 @@ impl fmt::Display for Obtained {
             write!(out, " ({flags}), {pieces} pieces registered{once}")?;
         }
         write!(out, ", {} files direct, {} buffered", self.files_direct, self.files_buffered)?;
+        if !self.ring_flags.is_empty() {
+            write!(out, ", {} registered", self.files_registered)?;
+        }
         self.stepped_down.iter().try_for_each(|step| write!(out, "; {step}"))
     }
 }

@@ -64,12 +64,13 @@ impl Pipeline {
         lines.extend(slab.stepped_down.iter().cloned());
         for io in self.store.obtained() {
             lines.push(format!(
-                "I/O: {} at depth {}, {} registered pieces, {} files direct, {} buffered{}{}",
+                "I/O: {} at depth {}, {} registered pieces, {} files direct, {} buffered, {} registered{}{}",
                 io.backend,
                 io.queue_depth,
                 io.registered_pieces,
                 io.files_direct,
                 io.files_buffered,
+                io.files_registered,
                 if io.ring_flags.is_empty() { "" } else { ", flags " },
                 io.ring_flags.join("|")
             ));

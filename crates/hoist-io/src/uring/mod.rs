@@ -3,6 +3,7 @@
 mod probe;
 mod registration;
 mod ring;
+mod table;
 
 use crate::backend::{Backend, FileOp, FileReply, Wait};
 use crate::config::CLOSE_DEADLINE;
@@ -137,7 +138,7 @@ impl Backend for Uring {
     }
 
     fn file(&mut self, op: FileOp) -> Result<FileReply, Error> {
-        self.ring.core.file(op)
+        self.ring.file(op)
     }
 
     fn drain(&mut self, deadline: Duration, done: &mut Vec<Completion>) -> Result<(), Error> {

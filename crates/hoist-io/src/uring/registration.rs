@@ -55,10 +55,11 @@ impl Registration {
         };
         let pieces: Vec<_> = slab.pieces().collect();
         let pieces = registered.map(|()| pieces).unwrap_or_else(|cause| {
+            let advice = advice::for_registration(&cause);
+            obtained.registration_advice.get_or_insert(advice);
             obtained.step_down(format!(
-                "unregistered memory: IORING_REGISTER_BUFFERS of {} pieces: {cause} ({})",
+                "unregistered memory: IORING_REGISTER_BUFFERS of {} pieces: {cause} ({advice})",
                 slab.pieces().count(),
-                advice::for_registration(&cause)
             ));
             Vec::new()
         });

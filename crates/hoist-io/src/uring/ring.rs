@@ -2,12 +2,14 @@
 
 use super::probe::open_ring;
 use super::registration::Registration;
+use super::table::FileTable;
 use crate::core::{Core, Part};
 use crate::error::Operation;
 use crate::faults::Faults;
 use crate::waker::WakeFd;
-use crate::{Config, Error, Obtained};
+use crate::{Config, Error, FileOp, FileReply, Obtained};
 use hoist_memory::{AlignedBuffer, Slab};
+use io_uring::squeue::Flags;
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use std::collections::VecDeque;
@@ -43,6 +45,7 @@ pub(super) struct Ring {
     wake_armed: bool,
     woken: bool,
     registration: Registration,
+    files: FileTable,
     enters_refused: u32,
     /// User data of the entries that the kernel has not taken from the submission queue, in order.
     unsubmitted: VecDeque<u64>,
@@ -57,6 +60,7 @@ impl Ring {
             Obtained { backend: "uring", queue_depth: config.queue_depth, ..Obtained::default() };
         let ring = open_ring(config, &mut obtained)?;
         let registration = Registration::new(&ring, slab, &mut obtained);
+        let files = FileTable::new(&ring, &mut obtained);
         let wake_fd = WakeFd::new().map_err(|source| Error::Call { call: "eventfd", source })?;
         Ok(Ring {
             ring,
@@ -66,6 +70,7 @@ impl Ring {
             wake_armed: false,
             woken: false,
             registration,
+            files,
             enters_refused: 0,
             unsubmitted: VecDeque::with_capacity(config.queue_depth as usize + 1),
             failed: None,
@@ -88,6 +93,21 @@ impl Ring {
 
     pub(super) fn take_woken(&mut self) {
         self.woken = false;
+    }
+
+    /// Opens into the table of files, and takes out of it what is closed: no request uses it then.
+    pub(super) fn file(&mut self, op: FileOp) -> Result<FileReply, Error> {
+        let closed = if let FileOp::Close(file) = op { self.core.files.place(file) } else { None };
+        let reply = self.core.file(op)?;
+        let Core { files, obtained, .. } = &mut self.core;
+        if let FileReply::Opened { file, .. } = reply {
+            let place = self.files.add(&self.ring, files.used(file).raw(), obtained);
+            files.set_place(file, place);
+        }
+        if let Some(place) = closed {
+            self.files.remove(&self.ring, place, obtained);
+        }
+        Ok(reply)
     }
 
     /// How many results the kernel has given since the start.
@@ -114,19 +134,24 @@ impl Ring {
 
     fn put(&mut self, entry: squeue::Entry, user_data: u64) {
         // SAFETY: the memory that the entry names is owned by the request table, or is the wake buffer; the file is
-        // open in the file table, or is the eventfd. `Uring` drops neither before the completion is here,
-        // or the ring has failed and the kernel will never take the entry (see `fail`).
+        // open in the file table, and so in its place of the ring's, or is the eventfd. `Uring` drops neither before
+        // the completion is here, or the ring has failed and the kernel will never take the entry (see `fail`).
         let pushed = unsafe { self.ring.submission().push(&entry.user_data(user_data)) };
         assert!(pushed.is_ok(), "no room in a submission queue of more than the depth");
         self.unsubmitted.push_back(user_data);
     }
 
     fn entry(&self, part: &Part) -> squeue::Entry {
-        let file = Fd(part.fd);
+        // What `types::Fixed` does; the crate keeps the trait that it shares with `Fd` to itself, so that with it each
+        // operation would stand here twice.
+        let (file, flags) = match part.place {
+            Some(place) => (Fd(place as i32), Flags::FIXED_FILE),
+            None => (Fd(part.fd), Flags::empty()),
+        };
         let memory = std::ptr::with_exposed_provenance_mut::<u8>(part.address);
         // A block is 1 GiB at most.
         let bytes = part.bytes as u32;
-        match (part.operation, self.registration.index_of(part)) {
+        let entry = match (part.operation, self.registration.index_of(part)) {
             (Operation::Read, Some(index)) => {
                 opcode::ReadFixed::new(file, memory, bytes, index).offset(part.offset).build()
             }
@@ -136,7 +161,8 @@ impl Ring {
             }
             (Operation::Write, None) => opcode::Write::new(file, memory, bytes).offset(part.offset).build(),
             (Operation::Sync, _) => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
-        }
+        };
+        entry.flags(flags)
     }
 
     /// Submits what was put in and waits for `want` results, at most `timeout`. One system call. A ring that has failed

@@ -7,6 +7,7 @@ mod common;
 mod failing;
 mod faults;
 mod flow;
+mod table;
 mod thread;
 mod throttled;
 mod transfers;

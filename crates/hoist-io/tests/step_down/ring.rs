@@ -68,10 +68,16 @@ fn a_refused_registration_leaves_a_ring_without_it() {
     check(&mut *backend, &slab, &folder);
     let obtained = backend.obtained();
     assert_eq!((obtained.backend, obtained.registered_pieces), ("uring", 0), "{obtained}");
+    assert_eq!(obtained.files_registered, 0, "{obtained}");
     step(
         &obtained.stepped_down,
         &["unregistered memory", "IORING_REGISTER_BUFFERS", "(os error 1)", "seccomp"],
     );
+    step(
+        &obtained.stepped_down,
+        &["unregistered files", "IORING_REGISTER_FILES2", "(os error 1)", "seccomp"],
+    );
+    assert!(obtained.registration_advice.is_some_and(|advice| advice.contains("seccomp")));
 }
 
 /// `IORING_REGISTER_CLONE_BUFFERS` (linux/io_uring.h).
@@ -100,6 +106,32 @@ fn a_kernel_without_clones_registers_for_each_ring() {
             &["pinned once per ring", "IORING_REGISTER_CLONE_BUFFERS", "Linux 6.12"],
         );
     }
+}
+
+/// `IORING_REGISTER_FILES2` (linux/io_uring.h).
+const FILES2: u32 = 13;
+
+#[test]
+fn a_kernel_without_sparse_tables_leaves_descriptors_and_registered_memory() {
+    let Some(folder) = child::folder() else {
+        return match has_ring() {
+            false => println!("skipped: this machine has no io_uring to refuse a part of"),
+            true => child::run(
+                "ring::a_kernel_without_sparse_tables_leaves_descriptors_and_registered_memory",
+                |command| {
+                    let operation = Argument { place: 1, value: FILES2 };
+                    filter::refuse_argument(command, libc::SYS_io_uring_register, operation, libc::EINVAL);
+                },
+            ),
+        };
+    };
+    assert!(is_filtered());
+    let slab = slab();
+    let mut backend = backend(&slab);
+    check(&mut *backend, &slab, &folder);
+    let obtained = backend.obtained();
+    assert_eq!((obtained.files_registered, obtained.registered_pieces), (0, 2), "{obtained}");
+    step(&obtained.stepped_down, &["unregistered files", "(os error 22)", "Linux 5.19"]);
 }
 
 /// A machine that has rings, and none as deep as the runtime of tokio-uring asks for, which panics then.
