@@ -41,13 +41,15 @@ fn describe(obtained: &Obtained) -> Finding {
         return Finding::ok(NAME, format!("{read}, memory registered once for all rings"));
     }
     let found = format!("{read}; {}", obtained.stepped_down.join("; "));
-    if obtained.registered_pieces == 0 {
-        Finding::degraded(NAME, found, TIME, lock::MEND)
-    } else if !obtained.registered_once {
-        let cost = "host.budget counts against the limit of locked memory once for each directory";
-        Finding::degraded(NAME, found, cost, "boot Linux 6.12.21 or later")
-    } else {
-        Finding::degraded(NAME, found, TIME, "boot Linux 6.1 or later")
+    match obtained.registration_advice {
+        Some(advice) if obtained.registered_pieces == 0 || obtained.registered_once => {
+            Finding::degraded(NAME, found, TIME, advice)
+        }
+        _ if !obtained.registered_once => {
+            let cost = "host.budget counts against the limit of locked memory once for each directory";
+            Finding::degraded(NAME, found, cost, "boot Linux 6.12.21 or later")
+        }
+        _ => Finding::degraded(NAME, found, TIME, "boot Linux 6.1 or later"),
     }
 }
 
@@ -132,8 +134,11 @@ mod tests {
         let line = describe(&alone).to_string();
         assert!(line.contains("what, why") && line.contains("once for each directory"), "{line}");
         assert!(line.contains("6.12"), "{line}");
-        let unregistered = Obtained { registered_pieces: 0, ..alone };
-        assert!(describe(&unregistered).to_string().contains("ulimit -l"));
+        let registration_advice = Some("let it through");
+        let unregistered = Obtained { registered_pieces: 0, registration_advice, ..alone };
+        assert!(describe(&unregistered).to_string().contains("let it through"));
+        let no_files = Obtained { stepped_down: stepped_down.clone(), registration_advice, ..whole.clone() };
+        assert!(describe(&no_files).to_string().contains("let it through"));
         assert!(describe(&Obtained { stepped_down, ..whole }).to_string().contains("Linux 6.1 "));
     }
 
