@@ -20,7 +20,7 @@ mod table;
 mod together;
 
 pub use call::Call;
-pub use drive::{Drive, Error, Obtained};
+pub use drive::{Done, Drive, Error, Obtained};
 pub use fill::write;
 pub use flags::{Given, directory_problems};
 pub use mapped::Mapped;

@@ -22,11 +22,6 @@ impl Sum {
         self.write_bytes += other.write_bytes;
         self.seconds += other.seconds;
     }
-
-    /// Both directions together.
-    pub fn bytes_per_second(&self) -> f64 {
-        (self.read_bytes + self.write_bytes) as f64 / self.seconds
-    }
 }
 
 /// A while of reading (0), writing (1) or both (2) with the queue full.

@@ -1,14 +1,15 @@
 //! Measures candidates on the trial files, one turn after the other.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::candidate::Candidate;
+use super::pace::Pace;
 use super::race::{Field, Race};
 use crate::bench::Progress;
 use crate::interrupt::Interrupt;
-use crate::io::{Direction, Drive, Error, Mapped, Slice, Turn};
+use crate::io::{Direction, Done, Drive, Error, Mapped, Slice, Turn};
 
 /// Reading, writing, and both at once: the cells of a directory.
 pub const DIRECTIONS: [&str; 3] = ["read", "write", "mixed"];
@@ -142,8 +143,8 @@ impl<'a> Course<'a> {
         kind: usize,
     ) -> Result<Option<f64>, Error> {
         let bytes = candidate.request_bytes();
-        let slice = RefCell::new(Slice::begin(kind, candidate.requests(), bytes, self.turn));
-        let (ended, over) = (Cell::new(None), Cell::new(false));
+        let mut slice = Slice::begin(kind, candidate.requests(), bytes, self.turn);
+        let (ended, over, mut pace) = (Cell::new(None), Cell::new(false), Pace::begin(Instant::now()));
         let (place, interrupt, deadline) = (&mut self.places[at], self.interrupt, self.clock.deadline);
         drive.keep_busy(
             interrupt,
@@ -152,13 +153,17 @@ impl<'a> Course<'a> {
                     over.set(true);
                     return None;
                 }
-                let direction = slice.borrow_mut().next(ended.take())?;
+                let done: Option<Done> = ended.take();
+                let direction = slice.next(done.map(|done| done.direction))?;
+                // What comes back later finds a queue that is not full any more.
+                if let Some(done) = done {
+                    pace.add(done.back, done.bytes);
+                }
                 Some(place.next(direction, bytes))
             },
-            |done| ended.set(Some(done.direction)),
+            |done| ended.set(Some(done)),
         )?;
-        let rate = slice.borrow().sum().bytes_per_second();
-        Ok((!over.get() && rate.is_finite()).then_some(rate))
+        Ok(if over.get() { None } else { pace.bytes_per_second() })
     }
 }
 
