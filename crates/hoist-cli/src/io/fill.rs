@@ -36,7 +36,7 @@ pub fn fill(
         return Ok(());
     }
     let (mut drive, _) =
-        write(&part, size_bytes, io.backend, interrupt, || interrupt.is_set(), || progress.advance())?;
+        write(&part, size_bytes, io.backend, interrupt, |_| interrupt.is_set(), || progress.advance())?;
     if !interrupt.is_set() {
         drive.sync()?;
         drive.file(|_| FileOp::Rename { from: part, to: data })?;
@@ -45,7 +45,7 @@ pub fn fill(
     Ok(())
 }
 
-/// Writes a file from its beginning, until it is whole or `over` says that it is enough. Gives back the drive and how
+/// Writes a file from its beginning, until it is whole or `over`, told how much has been asked for, says that it is enough. Gives back the drive and how
 /// much of the file there is.
 ///
 /// # Errors
@@ -55,7 +55,7 @@ pub fn write(
     size_bytes: u64,
     backend: BackendChoice,
     interrupt: &Interrupt,
-    over: impl Fn() -> bool,
+    over: impl Fn(u64) -> bool,
     mut done: impl FnMut(),
 ) -> Result<(Drive, u64), Error> {
     // How the file is made is no part of the measurement: as fast as it goes.
@@ -73,7 +73,7 @@ pub fn write(
         interrupt,
         |slot| {
             let bytes = request_bytes.min(size_bytes - offset);
-            if bytes == 0 || over() {
+            if bytes == 0 || over(offset) {
                 return None;
             }
             let mut at = offset;

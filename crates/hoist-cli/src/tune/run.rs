@@ -1,5 +1,6 @@
 //! A run from its call to its report.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ const FREE_PART: u64 = 4;
 /// so that the last turn, its queue and the removal of the file end in time.
 const FILL_PART: f64 = 0.15;
 const MEASURE_PART: f64 = 0.95;
+/// So many times the first, until there is as much of the file as there must be: half of the time is still left.
+const FILL_PATIENCE: u32 = 3;
 /// Deeper than any candidate, to see how deep a backend goes.
 const PROBE_DEPTH: u32 = 256;
 /// A page of the slab, for the probe.
@@ -191,12 +194,19 @@ fn fill(
             "make room, or name another",
         ));
     }
-    let begin = Instant::now();
-    let over = || interrupt.is_set() || begin.elapsed() >= limit;
+    // Mapping memory and allocating blocks come before, and take longer than the limit of a short run on a busy machine.
+    let begin = Cell::new(None);
+    let over = |asked_bytes| {
+        let since = begin.get().unwrap_or_else(Instant::now);
+        begin.set(Some(since));
+        let limit = if asked_bytes < FILE_BYTES_MIN { limit * FILL_PATIENCE } else { limit };
+        interrupt.is_set() || since.elapsed() >= limit
+    };
     let (mut drive, bytes) =
         write(&trial.path, wanted, BackendChoice::Auto, interrupt, over, || clock.show())
             .map_err(|why| failed(directory, why))?;
-    let bytes_per_second = bytes as f64 / begin.elapsed().as_secs_f64();
+    let since = begin.get().unwrap_or_else(Instant::now);
+    let bytes_per_second = bytes as f64 / since.elapsed().as_secs_f64();
     let finish = || {
         drive.file(|file| FileOp::Truncate { file, bytes })?;
         drive.sync()?;
@@ -207,7 +217,10 @@ fn fill(
         // What is there does not matter any more.
     } else if bytes < FILE_BYTES_MIN {
         let (bytes, least) = (format_bytes(bytes), format_bytes(FILE_BYTES_MIN));
-        let why = format!("it took {bytes} in {:.1} s, and {least} are the least", limit.as_secs_f64());
+        let why = format!(
+            "it took {bytes} in {:.1} s, and {least} are the least",
+            (limit * FILL_PATIENCE).as_secs_f64()
+        );
         return Err(failed(directory, why));
     } else if bytes < FILE_BYTES {
         let (name, bytes, usual) = (directory.display(), format_bytes(bytes), format_bytes(FILE_BYTES));
