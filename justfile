@@ -22,7 +22,7 @@ test:
 bench *arguments:
     cargo run --release -- bench config/quickstart.toml {{ arguments }}
 
-# fio and `hoist io` by turns over the same file in a directory: 4 GiB of disk, about four minutes a mode.
+# fio and `hoist io` by turns over the same file in a directory: 4 GiB of disk, one to four minutes a mode.
 peers-io directory *arguments:
     cargo build --release -p hoist-cli
     python3 config/fio/peers.py --hoist "${CARGO_TARGET_DIR:-target}/release/hoist" "{{ directory }}" {{ arguments }}
