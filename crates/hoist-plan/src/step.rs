@@ -8,6 +8,7 @@ impl Plan {
     pub(crate) fn begin_step(&mut self, order: OrderId, actions: &mut Vec<Action>) {
         let index = order.0 as usize;
         assert!(index < self.orders.len(), "order {} was never declared", order.0);
+        self.write_again(actions);
         let length = self.orders[self.current].order.len() as u64;
         let at_start = (self.cursor - self.base).is_multiple_of(length);
         if index != self.current || self.cursor == self.base {
@@ -18,6 +19,18 @@ impl Plan {
             self.stats.departures += 1;
             self.cursor += length - (self.cursor - self.base) % length;
             self.look_ahead(actions);
+        }
+    }
+
+    /// What could not be written in an earlier step, and is of no epoch that failed with it, is tried once more: the drive
+    /// may be well again, or have space. Until then it keeps its memory.
+    fn write_again(&mut self, actions: &mut Vec<Action>) {
+        for index in 0..self.units.len() {
+            let unit = &mut self.units[index];
+            if unit.write_failed && unit.unsaved.is_none() {
+                unit.write_failed = false;
+                self.settle(UnitId(index as u32), actions);
+            }
         }
     }
 

@@ -59,12 +59,16 @@ impl Drop for Drive {
 
 /// A store at epoch 1, and what it holds. Memory is so small that every layer comes and goes.
 fn store(durability: Durability) -> (tempfile::TempDir, Config, Oracle) {
+    store_of(LAYERS, durability)
+}
+
+fn store_of(layers: usize, durability: Durability) -> (tempfile::TempDir, Config, Oracle) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path(), 8 * MIB, 4 * MIB, 65536);
     config.store.durability = durability;
     // Blocks that one tensor has many of.
     config.io.block_size = 128 << 10;
-    let engine = Engine::create(config.clone(), &specs(LAYERS, MIB)).unwrap();
+    let engine = Engine::create(config.clone(), &specs(layers, MIB)).unwrap();
     let mut oracle = Oracle::new(&engine, MIB);
     let init = oracle.write_all(&engine, |life| *life == Life::Durable);
     let id = engine.declare(init.clone()).unwrap();
@@ -272,4 +276,31 @@ fn under_storms_every_byte_is_the_same() {
         assert_holds(&engine, &mut oracle);
         engine.close().unwrap();
     }
+}
+
+/// Scratch that cannot be written takes memory until nothing more fits; when the drive is well again, the next step
+/// writes it. (Kills: a write that failed and is never tried again.)
+#[test]
+fn scratch_that_could_not_be_written_is_written_in_the_next_step() {
+    // Eight times as much as the host holds.
+    let (_dir, config, oracle) = store_of(16, Durability::Step);
+    let drive = Drive::new();
+    let engine = drive.open(&config);
+    let mut order = oracle.write_all(&engine, |life| *life == Life::Scratch);
+    let mut reads = order.accesses.clone();
+    reads.iter_mut().for_each(|access| access.uses[0].mode = Mode::Read);
+    order.accesses.extend(reads);
+    let id = engine.declare(order.clone()).unwrap();
+    engine.begin_step(id).unwrap();
+    drive.fail(FaultKind::Eio, Operation::Write, ".seg");
+    let refused = (0..order.accesses.len()).position(|index| engine.acquire(index).is_err());
+    assert!(refused.is_some(), "all of it fits the host");
+    drive.0.clear();
+    engine.commit_step().unwrap().wait().unwrap();
+    engine.begin_step(id).unwrap();
+    for index in 0..order.accesses.len() {
+        engine.acquire(index).unwrap_or_else(|error| panic!("access {index}: {error}"));
+    }
+    engine.commit_step().unwrap().wait().unwrap();
+    engine.close().unwrap();
 }
