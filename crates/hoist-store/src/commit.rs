@@ -3,6 +3,7 @@
 use crate::journal::{image_buffer, no_preamble};
 use crate::ranges::Ranges;
 use crate::records::BatchWriter;
+use crate::segments::Segment;
 use crate::{Durability, Error, RunId, Span, Store, StoreEvent};
 use hoist_format::{Extent, Header};
 use hoist_io::{FileId, FileRange, Priority, Request, Transfer};
@@ -18,12 +19,12 @@ pub(crate) struct Changes {
     pub dropped: Vec<Extent>,
     pub notes: BTreeSet<String>,
     /// Durable writes that failed and were not made good.
-    failed: Vec<Span>,
+    pub failed: Vec<Span>,
 }
 
 impl Changes {
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty() && self.notes.is_empty()
+        self.spans.is_empty() && self.notes.is_empty() && self.failed.is_empty()
     }
 
     /// Whether all of `span` was written in this epoch.
@@ -97,20 +98,32 @@ impl Store {
         if self.durability == Durability::None {
             return Ok(self.epoch + 1);
         }
-        self.start_commit()
+        self.start_commit(false)
     }
 
-    /// Commits and waits; the switch must be set to wait.
-    pub(crate) fn commit_waiting(&mut self) -> Result<u64, Error> {
-        let epoch = self.start_commit()?;
+    /// Commits all that was written, for a store of durability `none` that closes; waits. What could not be written has
+    /// no bytes from then on: the records from before no longer say what its extents hold.
+    ///
+    /// # Errors
+    /// Those of [`Store::commit`]; [`Error::Lost`] when all else was kept.
+    pub(crate) fn commit_at_close(&mut self) -> Result<(), Error> {
+        self.switch.set_waits(true);
+        let failed = std::mem::take(&mut self.changes.failed);
+        self.start_commit(!failed.is_empty())?;
         loop {
             let completion = self.switch.wait()?;
             if let Some(StoreEvent::Committed { result, .. }) = self.handle(completion) {
-                return result.map(|()| epoch);
+                result?;
+                break;
             }
+        }
+        match failed.first() {
+            None => Ok(()),
+            Some(first) => Err(Error::Lost { what: self.describe(first), spans: failed.len() }),
         }
     }
 
+    /// Whether an epoch can be made of what was written.
     fn check_commit(&self, epoch: u64) -> Result<(), Error> {
         let not_yet = |what: String| Err(Error::NotYet { epoch, what });
         if let Some(cause) = &self.poisoned {
@@ -129,30 +142,37 @@ impl Store {
         Ok(())
     }
 
-    fn start_commit(&mut self) -> Result<u64, Error> {
+    /// `image`: journals are written whole, whether they have room or not.
+    fn start_commit(&mut self, image: bool) -> Result<u64, Error> {
         let epoch = self.epoch + 1;
         self.check_commit(epoch)?;
-        let (writes, image) = self.journal_writes(epoch)?;
+        let (writes, image) = self.journal_writes(epoch, image)?;
+        let written = self.written_segments();
         let changes = std::mem::take(&mut self.changes);
         let (dropped, stage) = (changes.dropped, Stage::DataSynced);
         self.commit = Some(Commit { epoch, stage, left: 0, dropped, writes, image, error: None });
-        let mut dirty = Vec::new();
-        for segment in &mut self.segments {
-            if std::mem::take(&mut segment.dirty) {
-                dirty.push((segment.directory, segment.file));
-            }
-        }
-        if dirty.is_empty() {
+        if written.is_empty() {
             self.next_stage();
         }
-        for (place, file) in dirty {
-            self.push_own(place, Transfer::Sync(file), Vec::new());
+        for number in written {
+            let Segment { directory, file, .. } = self.segments[number as usize];
+            self.push_own(directory, Transfer::Sync(file), Vec::new());
         }
         Ok(epoch)
     }
 
-    /// What each journal gets: the batch, or a whole new journal where one has no room for it.
-    fn journal_writes(&mut self, epoch: u64) -> Result<(Vec<JournalWrite>, bool), Error> {
+    /// The segments that hold what this epoch has written. Not those of a drive that failed a write, when all that it had
+    /// lies elsewhere by now: it may fail the sync, too.
+    fn written_segments(&self) -> BTreeSet<u32> {
+        let ranges = self.changes.spans.iter().flat_map(|(run, ranges)| {
+            let locations = &self.contents.bytes[run.0 as usize].locations;
+            ranges.iter().flat_map(|(from, to)| locations.extents(from, to))
+        });
+        ranges.map(|extent| extent.segment).collect()
+    }
+
+    /// What each journal gets: the batch, or a whole new journal where one has no room for it, or `image` says so.
+    fn journal_writes(&mut self, epoch: u64, image: bool) -> Result<(Vec<JournalWrite>, bool), Error> {
         let mut batch = BatchWriter::new(Vec::new(), epoch);
         for key in &self.changes.notes {
             batch.push_note(key, &self.contents.notes[key])?;
@@ -163,7 +183,7 @@ impl Store {
         let batch = batch.finish()?;
         let bytes = batch.len() as u64;
         let current = self.directories.iter().map(|directory| &directory.journals).filter(|one| !one.behind);
-        let image = current.clone().any(|journals| journals.tail + bytes > journals.capacity);
+        let image = image || current.clone().any(|journals| journals.tail + bytes > journals.capacity);
         let mut writes = Vec::with_capacity(self.directories.len());
         for (place, directory) in self.directories.iter_mut().enumerate() {
             let journals = &mut directory.journals;
@@ -290,7 +310,9 @@ impl Store {
             let directory = &mut self.directories[place];
             tracing::error!(directory = %directory.path.display(), %error, "its journal is left behind");
             directory.journals.behind = true;
-            self.spread.quarantine(place, &error.to_string());
+            if error.is_drives_end() {
+                self.spread.quarantine(place, &error.to_string());
+            }
         }
         others
     }

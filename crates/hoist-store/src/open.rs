@@ -183,7 +183,7 @@ fn open_segments(
             let what = format!("{} has {length} bytes of {bytes}", path.display());
             return Err(Error::Damaged { directory: directory.path.clone(), what });
         }
-        segments.push(Segment { directory: place, number, file, dirty: false });
+        segments.push(Segment { directory: place, number, file });
     }
     Ok(())
 }

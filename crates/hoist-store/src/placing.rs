@@ -137,13 +137,13 @@ impl Store {
     pub(crate) fn write_elsewhere(&mut self, id: RequestId) -> bool {
         let failed = self.pending.get_mut(&id).filter(|pending| !pending.errors.is_empty());
         let Some(Pending { kind: Kind::Write { avoided, .. }, errors, .. }) = failed else { return false };
-        if errors.iter().any(|(_, error)| !is_drives_fault(error)) {
+        if errors.iter().any(|(_, error)| !error.may_be_the_drives()) {
             return false;
         }
         avoided.extend(errors.iter().map(|(place, _)| *place));
         for (place, error) in errors {
-            // A full file system is well again when something was deleted.
-            if !is_full(error) && self.spread.quarantine(*place, &error.to_string()) {
+            // What a full file system or a machine short of memory refuses now it may take later.
+            if error.is_drives_end() && self.spread.quarantine(*place, &error.to_string()) {
                 let directory = self.directories[*place].path.display();
                 tracing::error!(%directory, %error, "a write failed: nothing more is written there until the store is opened again");
             }
@@ -184,10 +184,6 @@ impl Store {
             }
             moved.extend(others.iter().map(|_| fails));
             replaced.extend(others);
-        }
-        let durable = self.contents.run(span).life == LifeKind::Durable;
-        if durable {
-            replaced.iter().for_each(|extent| self.segments[extent.segment as usize].dirty = true);
         }
         if *new {
             let given_up = extents.iter().filter(|extent| failed.contains(&self.place_of(extent)));
@@ -262,23 +258,4 @@ impl Store {
             used
         });
     }
-}
-
-/// Whether another directory may do what this one could not.
-fn is_drives_fault(error: &Error) -> bool {
-    use hoist_io::Error as Io;
-    matches!(
-        error,
-        Error::Io(Io::Transfer { .. } | Io::Stuck { .. } | Io::EndOfFile { .. } | Io::Stopped { .. })
-    )
-}
-
-/// Whether the file system has no space, or no quota: on those that write elsewhere than where the bytes were.
-fn is_full(error: &Error) -> bool {
-    let errno = match error {
-        Error::Io(hoist_io::Error::Transfer { source, .. }) => source.raw_os_error(),
-        _ => None,
-    };
-    let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT].map(rustix::io::Errno::raw_os_error);
-    errno.is_some_and(|errno| full.contains(&errno))
 }

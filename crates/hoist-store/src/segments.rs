@@ -26,8 +26,6 @@ pub(crate) struct Segment {
     pub number: u32,
     /// The file, for that directory's thread.
     pub file: FileId,
-    /// Durable bytes were written since it was last synced for a commit.
-    pub dirty: bool,
 }
 
 /// The segments of one directory while they are made.
@@ -159,7 +157,7 @@ fn finish(
     for (directory, (place, one)) in directories.iter().zip(growing.iter().enumerate()) {
         for (number, file) in one.files.iter().enumerate() {
             switch.sync(directory, *file)?;
-            segments.push(Segment { directory: place, number: number as u32, file: *file, dirty: false });
+            segments.push(Segment { directory: place, number: number as u32, file: *file });
         }
     }
     Ok((segments, growing.into_iter().map(|one| one.sizes).collect()))

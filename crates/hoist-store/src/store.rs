@@ -10,7 +10,7 @@ use crate::segments::Segment;
 use crate::spread::Spread;
 use crate::transfer::Pending;
 use crate::{Config, Durability, Error, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
-use hoist_format::{CHECKSUM_BYTES, Extent, Header, RECORD_BYTES_MAX, StoreId};
+use hoist_format::{CHECKSUM_BYTES, Extent, Header, LifeKind, RECORD_BYTES_MAX, StoreId};
 use hoist_io::{Completion, FileRange, IoThread, Obtained, RequestId};
 use hoist_memory::{Slab, Slot, SlotReader};
 use std::collections::HashMap;
@@ -327,18 +327,21 @@ impl Store {
     /// way is cut off, as by a crash: wait for it first.
     ///
     /// # Errors
-    /// What the file system says. At `none`, also [`Error::NotYet`] while writes are in flight.
+    /// What the file system says. At `none`, also [`Error::NotYet`] while writes are in flight, and [`Error::Lost`] when
+    /// some had failed: everything else is kept.
     pub fn close(mut self) -> Result<(), Error> {
-        if self.durability == Durability::None && !self.changes.is_empty() {
-            self.switch.set_waits(true);
-            self.commit_waiting()?;
+        let writes = self.writes().any(|span| self.contents.run(span).life == LifeKind::Durable);
+        let mut kept = Ok(());
+        if self.durability == Durability::None && (writes || !self.changes.is_empty()) {
+            kept = self.commit_at_close();
         }
         for directory in std::mem::take(&mut self.directories) {
             // The lock goes when the thread has ended.
             let Directory { io, _lock, .. } = directory;
-            io.close()?;
+            let closed = io.close().map_err(Error::from);
+            kept = kept.and(closed);
         }
-        Ok(())
+        kept
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::free_space::occupied;
 use crate::ids::{self, CALLER_IDS, OWN_ID};
 use crate::{Error, Span, Store, StoreEvent};
-use hoist_format::{Extent, LifeKind};
+use hoist_format::Extent;
 use hoist_io::{Completion, FileRange, Priority, Request, RequestId, Transfer};
 use hoist_memory::{Slot, SlotReader};
 use std::time::Instant;
@@ -82,9 +82,6 @@ impl Store {
         };
         let new = placed.is_some();
         let extents = placed.unwrap_or_else(|| self.current_extents(&span));
-        if self.contents.run(&span).life == LifeKind::Durable {
-            extents.iter().for_each(|extent| self.segments[extent.segment as usize].dirty = true);
-        }
         let transfer = Transfer::Write(slot.clone());
         let left = self.push_parts(id, Priority::WriteBack, &extents, |_| true, transfer);
         let mut kept = self.spare_checksums.pop().unwrap_or_default();

@@ -160,3 +160,47 @@ fn a_store_that_cannot_be_made_leaves_no_files() {
     assert_eq!(left, ["hoist.lock"]);
     Driver::create(&config, &slab, &small).unwrap();
 }
+
+/// At `none` a store that closes keeps what it can, and says what it cannot: what was written in place, and failed, is
+/// gone, whatever the records from before say. (Kills: a close without a commit, as nothing was written.)
+#[test]
+fn closing_says_what_could_not_be_written_and_keeps_the_rest() {
+    for others in [false, true] {
+        let (directory, slab) = (tempdir().unwrap(), slab());
+        let config = Config { durability: Durability::None, ..config(&[directory.path()]) };
+        let tensors = [spec("a", BYTES, Life::Durable), spec("b", BYTES, Life::Durable)];
+        let mut store = Driver::create(&config, &slab, &tensors).unwrap();
+        let (a, b) = (store.whole(0), store.whole(1));
+        store.write(a, 1).unwrap();
+        store.write(b, 1).unwrap();
+        store.store.close().unwrap();
+        let faults = Faults::new(1);
+        let start = |_, deliver| fault::start(&faults, &slab, deliver);
+        let mut store = Driver::open_on(&config, &slab, &start).unwrap();
+        if others {
+            store.write(b, 2).unwrap();
+        }
+        fail(&faults, What::Writes);
+        assert!(is_eio(&store.write(a, 2).unwrap_err()));
+        faults.clear();
+        let error = store.store.close().unwrap_err();
+        assert!(
+            matches!(error, Error::Lost { spans: 1, .. }) && error.to_string().contains("(a)"),
+            "{error}"
+        );
+        let mut store = Driver::open(&config, &slab).unwrap();
+        assert!(!store.store.has_bytes(&a), "it may hold anything");
+        store.assert_holds(b, if others { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn a_store_at_none_is_not_closed_over_a_write_in_flight() {
+    let (directory, slab) = (tempdir().unwrap(), slab());
+    let config = Config { durability: Durability::None, ..config(&[directory.path()]) };
+    let mut store = Driver::create(&config, &slab, &[spec("a", BYTES, Life::Durable)]).unwrap();
+    store.start_write(store.whole(0), 1).unwrap();
+    let error = store.store.close().unwrap_err();
+    assert!(matches!(error, Error::NotYet { .. }), "{error}");
+    assert!(!Driver::open(&config, &slab).unwrap().store.has_bytes(&span(0, 0, BYTES)));
+}

@@ -2,10 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking, its helpers too")]
 
 mod common;
+#[path = "common/dying.rs"]
+mod dying;
 
 use common::*;
+use dying::Dying;
 use hoist_io::{Fault, FaultKind, Faults, Faulty, IoThread, Operation, Place};
 use hoist_store::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::{TempDir, tempdir};
 
 /// Stripes for every directory, and a rest.
@@ -16,6 +21,7 @@ const RUN: u64 = (6 << 20) + 5000;
 struct Three {
     folders: Vec<TempDir>,
     faults: Vec<Faults>,
+    dead: Arc<AtomicBool>,
     config: Config,
     store: Driver,
 }
@@ -34,14 +40,15 @@ impl Three {
         ];
         Driver::create(&config, &slab, &specs).unwrap().store.close().unwrap();
         let faults: Vec<_> = (0..3).map(Faults::new).collect();
-        let mut store = open(&config, &faults);
+        let dead = Arc::default();
+        let mut store = open(&config, &faults, &dead);
         for run in [0, 1] {
             store.write(store.whole(run), 1).unwrap();
         }
         if durability == Durability::Step {
             store.commit();
         }
-        Three { folders, faults, config, store }
+        Three { folders, faults, dead, config, store }
     }
 
     fn fail(&self, directory: usize, operation: Operation, path_part: &str) {
@@ -59,11 +66,16 @@ impl Three {
     }
 }
 
-fn open(config: &Config, faults: &[Faults]) -> Driver {
+/// The thread of the directory in the middle stops when `dead` is set.
+fn open(config: &Config, faults: &[Faults], dead: &Arc<AtomicBool>) -> Driver {
     let slab = slab();
     let start = |place: usize, deliver| {
         let (slab, faults) = (slab.clone(), faults[place].clone());
-        let backend = move || Ok(Box::new(Faulty::open(&hoist_io::Config::default(), &slab, &faults)?) as _);
+        let dead = if place == 1 { Arc::clone(dead) } else { Arc::default() };
+        let backend = move || {
+            let inner = Box::new(Faulty::open(&hoist_io::Config::default(), &slab, &faults)?);
+            Ok(Box::new(Dying { inner, dead }) as _)
+        };
         IoThread::spawn_with("hoist-io-test", backend, deliver)
     };
     Driver::open_on(config, &slab, &start).unwrap()
@@ -95,7 +107,7 @@ fn a_directory_that_fails_writes_is_quarantined_and_the_others_go_on() {
         // The drive is well again, and the store is opened again: it is used again.
         three.store.store.close().unwrap();
         three.faults[1].clear();
-        three.store = open(&three.config, &three.faults);
+        three.store = open(&three.config, &three.faults, &three.dead);
         three.store.assert_holds(three.store.whole(0), 3);
         assert_eq!(three.quarantined(), [false; 3]);
         // Nothing of the scratch run has a place yet: it is spread anew.
@@ -153,7 +165,7 @@ fn a_journal_that_cannot_be_written_is_left_behind() {
                 three.faults[0].clear();
             }
             drop(three.store);
-            three.store = open(&three.config, &three.faults);
+            three.store = open(&three.config, &three.faults, &three.dead);
             assert_eq!(three.store.store.epoch(), 4);
             assert_eq!(three.quarantined(), [!clear, false, false]);
             three.store.assert_holds(whole, 4);
@@ -166,7 +178,7 @@ fn a_journal_that_cannot_be_written_is_left_behind() {
         // Its journal has caught up: the new epoch is there when the others have lost it.
         drop(three.store);
         others.iter().zip(before).for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
-        let mut store = open(&three.config, &three.faults);
+        let mut store = open(&three.config, &three.faults, &three.dead);
         assert_eq!(store.store.epoch(), 5);
         store.assert_holds(whole, 5);
     }
@@ -183,7 +195,7 @@ fn bytes_of_this_epoch_that_a_drive_may_have_lost_end_the_commit() {
     assert!(matches!(event, StoreEvent::Committed { epoch: 2, result: Err(Error::Io(_)) }), "{event:?}");
     three.faults[1].clear();
     drop(three.store);
-    three.store = open(&three.config, &three.faults);
+    three.store = open(&three.config, &three.faults, &three.dead);
     three.store.assert_holds(whole, 1);
 }
 
@@ -220,4 +232,65 @@ fn bytes_written_in_place_follow_the_drives() {
     let here = extents.iter().filter(|(path, _)| path.starts_with(three.folders[2].path()));
     let bytes: u64 = here.map(|(_, extent)| extent.bytes).sum();
     assert!(bytes <= 1 << 20, "{bytes} bytes of {RUN} still lie there");
+}
+
+/// A drive that does nothing any more, by its errors or by its thread's end: what it had of this epoch is written
+/// elsewhere, so its segments need no sync, and the others' journals make the epoch. (Kills: a commit that syncs
+/// segments which hold nothing of the epoch.)
+#[test]
+fn a_drive_that_does_nothing_any_more_costs_no_epoch() {
+    for durability in [Durability::Step, Durability::None] {
+        for stops in [false, true] {
+            let mut three = Three::new(durability);
+            if stops {
+                three.dead.store(true, Ordering::Release);
+            } else {
+                [Operation::Read, Operation::Write, Operation::Sync]
+                    .into_iter()
+                    .for_each(|one| three.fail(1, one, ""));
+            }
+            let (whole, scratch) = (three.store.whole(0), three.store.whole(1));
+            let free = three.store.slab.pages_free();
+            assert!(matches!(three.store.read(scratch), Err(Error::Io(_))), "a third of it lies there");
+            for seed in 2..4 {
+                three.store.write(whole, seed).unwrap();
+                three.store.write(scratch, seed).unwrap();
+                if durability == Durability::Step {
+                    assert_eq!(three.store.commit(), seed);
+                }
+                three.store.assert_holds(whole, seed);
+                three.store.assert_holds(scratch, seed);
+            }
+            assert_eq!(three.quarantined(), [false, true, false]);
+            if !stops {
+                assert_eq!(three.store.slab.pages_free(), free);
+            }
+            // The thread that has stopped is an error of closing, and everything is kept all the same.
+            let closed = three.store.store.close();
+            assert_eq!(closed.is_err(), stops, "{closed:?}");
+            three.faults[1].clear();
+            three.dead.store(false, Ordering::Release);
+            three.store = open(&three.config, &three.faults, &three.dead);
+            three.store.assert_holds(three.store.whole(0), 3);
+        }
+    }
+}
+
+/// A full file system may refuse a journal, too: it is left behind, and its directory takes writes when there is space.
+#[test]
+fn a_journal_that_finds_no_space_does_not_cost_its_drive() {
+    let mut three = Three::new(Durability::Step);
+    let whole = three.store.whole(0);
+    three.store.write(whole, 2).unwrap();
+    three.faults[2].fill_after(0);
+    assert_eq!(three.store.commit(), 2);
+    assert_eq!(three.quarantined(), [false; 3]);
+    three.faults[2].clear();
+    three.store.write(whole, 3).unwrap();
+    assert!(three.lies_in(0, 2));
+    assert_eq!(three.store.commit(), 3);
+    drop(three.store);
+    three.store = open(&three.config, &three.faults, &three.dead);
+    assert_eq!(three.store.store.epoch(), 3);
+    three.store.assert_holds(whole, 3);
 }
