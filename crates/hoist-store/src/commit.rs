@@ -1,50 +1,15 @@
 //! Commits: data synced, then the journal's record written, then the journal synced, in every directory.
 
+use crate::changes::Changes;
 use crate::journal::{image_buffer, no_preamble};
-use crate::ranges::Ranges;
 use crate::records::BatchWriter;
+use crate::rollback::Retract;
 use crate::segments::Segment;
-use crate::{Durability, Error, RunId, Span, Store, StoreEvent};
-use hoist_format::{Extent, Header};
+use crate::{Durability, Error, Span, Store, StoreEvent};
+use hoist_format::Header;
 use hoist_io::{FileId, FileRange, Priority, Request, Transfer};
 use hoist_memory::AlignedBuffer;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// What an epoch under construction changes.
-#[derive(Default)]
-pub(crate) struct Changes {
-    /// Durable bytes that were written.
-    pub spans: BTreeMap<RunId, Ranges>,
-    /// Extents of older epochs that it replaces.
-    pub dropped: Vec<Extent>,
-    pub notes: BTreeSet<String>,
-    /// Durable writes that failed and were not made good.
-    pub failed: Vec<Span>,
-}
-
-impl Changes {
-    pub fn is_empty(&self) -> bool {
-        self.spans.is_empty() && self.notes.is_empty() && self.failed.is_empty()
-    }
-
-    /// Whether all of `span` was written in this epoch.
-    pub fn covers(&self, span: &Span) -> bool {
-        let parts = self.spans.get(&span.run).map(|ranges| ranges.split(span.offset, span.end()));
-        parts.is_some_and(|parts| parts.iter().all(|(_, _, inside)| *inside))
-    }
-
-    /// Remembers that a durable write failed, or that one made good for it.
-    pub fn note_write(&mut self, span: &Span, done: bool) {
-        if done {
-            let covers = |failed: &Span| {
-                failed.run == span.run && span.offset <= failed.offset && failed.end() <= span.end()
-            };
-            self.failed.retain(|failed| !covers(failed));
-        } else {
-            self.failed.push(*span);
-        }
-    }
-}
+use std::collections::BTreeSet;
 
 /// What a commit waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,12 +29,13 @@ pub(crate) struct Commit {
     stage: Stage,
     /// Own requests in flight.
     left: usize,
-    /// Freed when the epoch is durable.
-    dropped: Vec<Extent>,
+    changes: Changes,
     /// What each journal gets; taken when it is written.
     writes: Vec<JournalWrite>,
     /// Whether `writes` are whole new journals.
     image: bool,
+    /// The journals that were written to.
+    retracts: Vec<Retract>,
     error: Option<Error>,
 }
 
@@ -149,8 +115,8 @@ impl Store {
         let (writes, image) = self.journal_writes(epoch, image)?;
         let written = self.written_segments();
         let changes = std::mem::take(&mut self.changes);
-        let (dropped, stage) = (changes.dropped, Stage::DataSynced);
-        self.commit = Some(Commit { epoch, stage, left: 0, dropped, writes, image, error: None });
+        let (stage, retracts) = (Stage::DataSynced, Vec::new());
+        self.commit = Some(Commit { epoch, stage, left: 0, changes, writes, image, retracts, error: None });
         if written.is_empty() {
             self.next_stage();
         }
@@ -174,7 +140,7 @@ impl Store {
     /// What each journal gets: the batch, or a whole new journal where one has no room for it, or `image` says so.
     fn journal_writes(&mut self, epoch: u64, image: bool) -> Result<(Vec<JournalWrite>, bool), Error> {
         let mut batch = BatchWriter::new(Vec::new(), epoch);
-        for key in &self.changes.notes {
+        for key in self.changes.notes() {
             batch.push_note(key, &self.contents.notes[key])?;
         }
         for (run, ranges) in &self.changes.spans {
@@ -264,6 +230,10 @@ impl Store {
                 let writes = std::mem::take(&mut commit.writes);
                 for JournalWrite { place, buffer, tail, capacity, bytes, offset, file } in writes {
                     let journals = &mut self.directories[place].journals;
+                    let before = (journals.active, journals.tail, journals.capacity);
+                    if let Some(commit) = &mut self.commit {
+                        commit.retracts.push(Retract { place, file, offset, before });
+                    }
                     (journals.tail, journals.capacity) = (tail, capacity);
                     let ranges = vec![FileRange { file, offset, bytes, buffer_offset: 0 }];
                     self.push_own(place, Transfer::WriteBuffer(buffer), ranges);
@@ -317,19 +287,20 @@ impl Store {
         others
     }
 
-    /// The commit is over: what it dropped is free, or nothing is written any more.
+    /// The commit is over: what it dropped is free, or nothing is written until it is rolled back.
     fn end_commit(&mut self) -> Option<StoreEvent> {
-        let Commit { epoch, dropped, error, .. } = self.commit.take()?;
+        let Commit { epoch, changes, retracts, error, .. } = self.commit.take()?;
         let result = match error {
             None => {
                 self.epoch = epoch;
-                self.held.extend(dropped);
+                self.held.extend(changes.dropped());
                 self.free_held();
                 Ok(())
             }
             Some(error) => {
                 tracing::error!(epoch, %error, "the commit failed");
                 self.poisoned = Some(format!("epoch {epoch}: {error}"));
+                (self.failed_changes, self.retracts) = (changes, retracts);
                 Err(error)
             }
         };

@@ -122,12 +122,17 @@ pub enum Error {
         /// What it must wait for.
         what: String,
     },
-    /// A commit failed: what the drive holds is not known until the store is opened again.
-    #[error("an earlier commit failed ({cause}): nothing more is written; open the store again")]
+    /// A commit failed, and was not rolled back, or could not be: a drive may hold its record.
+    #[error(
+        "an earlier commit failed ({cause}): nothing durable is written until it is rolled back, or the store opened again"
+    )]
     Poisoned {
         /// The failed commit's error.
         cause: String,
     },
+    /// What was written in place cannot be taken back.
+    #[error("durable tensors were written at durability \"none\": there is nothing to roll back to")]
+    InPlace,
     /// At durability `none`: bytes could not be written, and the store is closed without them.
     #[error(
         "{what} could not be written, {spans} in all: the store has no bytes there any more, all else is kept; \

@@ -13,6 +13,7 @@
 mod blocking;
 mod blocking_io;
 mod bundle;
+mod changes;
 mod commit;
 mod config;
 mod contents;
@@ -29,6 +30,7 @@ mod open;
 mod placing;
 mod ranges;
 mod records;
+mod rollback;
 mod safetensors;
 mod segments;
 mod spec;

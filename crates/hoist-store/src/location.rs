@@ -51,6 +51,11 @@ impl Locations {
         self.between(from, to).map(|piece| piece.extent)
     }
 
+    /// What there is of `from..to`: its place in the run, its extent, and whether that holds its bytes.
+    pub fn parts(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, Extent, bool)> {
+        self.between(from, to).map(|piece| (piece.offset, piece.extent, piece.valid))
+    }
+
     /// Every extent with its place in the run.
     pub fn all(&self) -> impl Iterator<Item = (u64, Extent)> {
         self.pieces.iter().map(|piece| (piece.offset, piece.extent))

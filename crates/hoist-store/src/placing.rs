@@ -225,8 +225,8 @@ impl Store {
         }
     }
 
-    /// Drops the extents that `span` had: those of the epoch under construction are free now, older ones when it is
-    /// durable.
+    /// Drops the extents that `span` had: those of the epoch under construction are free now, older ones are kept until
+    /// it is durable.
     fn drop_extents(&mut self, span: &Span) {
         let parts = match self.changes.spans.get(&span.run) {
             Some(changed) => changed.split(span.offset, span.end()),
@@ -235,7 +235,12 @@ impl Store {
         let locations = &self.contents.bytes[span.run.0 as usize].locations;
         for (from, to, in_this_epoch) in parts {
             let extents = locations.extents(from, to);
-            if in_this_epoch { self.held.extend(extents) } else { self.changes.dropped.extend(extents) }
+            if in_this_epoch {
+                self.held.extend(extents);
+            } else {
+                let part = Span { run: span.run, offset: from, bytes: to - from };
+                self.changes.keep_before(&self.contents, &part);
+            }
         }
         self.free_held();
     }

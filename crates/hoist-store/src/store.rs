@@ -1,11 +1,13 @@
 //! The store: what it offers, and its state.
 
 use crate::blocking_io::Switch;
-use crate::commit::{Changes, Commit};
+use crate::changes::Changes;
+use crate::commit::Commit;
 use crate::contents::{Contents, blocks_of};
 use crate::create;
 use crate::directory::{Directory, segment_path};
 use crate::open::{self, Deliver, Threads};
+use crate::rollback::Retract;
 use crate::segments::Segment;
 use crate::spread::Spread;
 use crate::transfer::Pending;
@@ -46,7 +48,7 @@ pub enum StoreEvent {
     Committed {
         /// The epoch.
         epoch: u64,
-        /// Whether it is durable. After an error the store writes nothing more.
+        /// Whether it is durable. After an error nothing durable is written until [`Store::rollback`].
         result: Result<(), Error>,
     },
 }
@@ -64,7 +66,11 @@ pub struct Store {
     /// What belongs to the next epoch.
     pub(crate) changes: Changes,
     pub(crate) commit: Option<Commit>,
+    /// Why nothing durable is written: a commit failed and is not rolled back. What it would have changed, and the
+    /// journals that it may have written to.
     pub(crate) poisoned: Option<String>,
+    pub(crate) failed_changes: Changes,
+    pub(crate) retracts: Vec<Retract>,
     pub(crate) pending: HashMap<RequestId, Pending>,
     /// Extents that are free as soon as no read uses them.
     pub(crate) held: Vec<Extent>,
@@ -99,6 +105,8 @@ impl Store {
             changes: Changes::default(),
             commit: None,
             poisoned: None,
+            failed_changes: Changes::default(),
+            retracts: Vec::new(),
             pending: HashMap::new(),
             held: Vec::new(),
             spare_ranges: Vec::new(),
@@ -255,8 +263,7 @@ impl Store {
         if key.len() + bytes.len() > NOTE_BYTES_MAX {
             return Err(hoist_format::Error::RecordTooLarge { limit: RECORD_BYTES_MAX }.into());
         }
-        self.contents.notes.insert(key.to_owned(), bytes);
-        self.changes.notes.insert(key.to_owned());
+        self.changes.set_note(&mut self.contents, key, bytes);
         Ok(())
     }
 

@@ -1,9 +1,13 @@
-//! Random writes, commits and crashes against a model that is a table of seeds.
+//! Random writes, commits that may fail, rollbacks and crashes against a model that is a table of seeds.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking, its helpers too")]
 
 mod common;
+#[path = "common/fault.rs"]
+mod fault;
 
 use common::*;
+use fault::{What, fail};
+use hoist_io::Faults;
 use hoist_store::*;
 use proptest::prelude::*;
 use std::path::Path;
@@ -21,15 +25,26 @@ enum Op {
     },
     /// Starts a commit: what follows runs beside it.
     Commit,
+    /// A commit on drives that fail, with the start of the next epoch beside it, is rolled back.
+    FailedCommit {
+        what: What,
+        /// Whether the drives are well again only after a first rollback.
+        late: bool,
+        beside: usize,
+    },
+    Rollback,
     /// Ends the process, more or less.
     Crash,
     Close,
 }
 
 fn op() -> impl Strategy<Value = Op> {
+    let what = prop_oneof![Just(What::Syncs), Just(What::JournalWrites), Just(What::JournalSyncs)];
     prop_oneof![
         8 => (0..RUNS.len(), 0..9u64, 1..10u64).prop_map(|(run, first, blocks)| Op::Write { run, first, blocks }),
         4 => Just(Op::Commit),
+        2 => (what, any::<bool>(), 0..RUNS.len()).prop_map(|(what, late, beside)| Op::FailedCommit { what, late, beside }),
+        1 => Just(Op::Rollback),
         1 => Just(Op::Crash),
         1 => Just(Op::Close),
     ]
@@ -79,7 +94,9 @@ fn finish_commit(store: &mut Driver, model: &mut Model) {
     }
 }
 
-fn write(store: &mut Driver, model: &mut Model, span: Span, seed: u64) {
+/// `false`: a directory that failed takes no more writes, and the others are full.
+fn write(store: &mut Driver, model: &mut Model, span: Span, seed: u64) -> bool {
+    let quarantined = store.store.directories().any(|one| one.quarantined.is_some());
     match store.write(span, seed) {
         Ok(()) => {}
         Err(Error::NoSpace { .. }) => {
@@ -91,7 +108,10 @@ fn write(store: &mut Driver, model: &mut Model, span: Span, seed: u64) {
                 store.store.commit().unwrap();
                 let epoch = store.wait_for_commit();
                 model.durable = (epoch, model.newest.clone());
-                store.write(span, seed).unwrap();
+                match store.write(span, seed) {
+                    Err(Error::NoSpace { .. }) if quarantined => return false,
+                    written => written.unwrap(),
+                }
             }
         }
         Err(error) => panic!("{error}"),
@@ -99,13 +119,50 @@ fn write(store: &mut Driver, model: &mut Model, span: Span, seed: u64) {
     for block in span.offset / BLOCK..span.end().div_ceil(BLOCK) {
         model.newest[span.run.0 as usize][block as usize] = Some(seed);
     }
+    true
+}
+
+/// The commit fails, and so does what depends on it, until it is rolled back; then all is as it was before.
+fn fail_commit(store: &mut Driver, faults: &Faults, (what, late): (What, bool), beside: Span, written: bool) {
+    fail(faults, what);
+    store.store.commit().unwrap();
+    let writes = usize::from(store.start_write(beside, u64::MAX).is_ok());
+    let events: Vec<_> = (0..1 + writes).map(|_| store.any_event()).collect();
+    let failed = |event: &&StoreEvent| matches!(event, StoreEvent::Committed { result: Err(_), .. });
+    assert_eq!(events.iter().filter(failed).count(), 1, "{events:?}");
+    drop(events);
+    assert!(matches!(store.store.commit(), Err(Error::Poisoned { .. })));
+    if late {
+        // No record was written when there was data that could not be synced: then there is nothing to take back.
+        assert_eq!(store.store.rollback().is_ok(), what == What::Syncs && written);
+    }
+    faults.clear();
+    store.store.rollback().unwrap();
+}
+
+/// All space that no version uses is free.
+fn check_space(store: &Driver, durable: &Table) {
+    let used = |(run, seeds): (usize, &Vec<Option<u64>>)| {
+        let written = seeds.iter().enumerate().filter(|(_, seed)| seed.is_some());
+        let bytes = written.map(|(block, _)| BLOCK.min(RUNS[run] - block as u64 * BLOCK));
+        bytes.map(|bytes| bytes.next_multiple_of(4096)).sum::<u64>()
+    };
+    let used: u64 = durable.iter().enumerate().map(used).sum();
+    let free: u64 = store.store.directories().map(|one| one.free_bytes).sum();
+    let files = store.store.directories().flat_map(|one| std::fs::read_dir(one.path.join("data")).unwrap());
+    let total: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert_eq!(free, total - used);
 }
 
 fn run(paths: &[&Path], ops: Vec<Op>) {
     let (config, slab) = (config(paths), slab());
     let specs: Vec<_> =
         RUNS.iter().enumerate().map(|(n, bytes)| spec(&n.to_string(), *bytes, Life::Durable)).collect();
-    let mut store = Driver::create(&config, &slab, &specs).unwrap();
+    Driver::create(&config, &slab, &specs).unwrap().store.close().unwrap();
+    let faults = Faults::new(1);
+    let open =
+        || Driver::open_on(&config, &slab, &|_, deliver| fault::start(&faults, &slab, deliver)).unwrap();
+    let mut store = open();
     let empty: Table = RUNS.iter().map(|bytes| vec![None; blocks(*bytes)]).collect();
     let mut model = Model { newest: empty.clone(), sealed: None, durable: (0, empty) };
     for (seed, op) in ops.into_iter().enumerate() {
@@ -113,11 +170,28 @@ fn run(paths: &[&Path], ops: Vec<Op>) {
             Op::Write { run, first, blocks } => {
                 let offset = (first * BLOCK).min((RUNS[run] - 1) / BLOCK * BLOCK);
                 let bytes = (blocks * BLOCK).min(RUNS[run] - offset);
-                write(&mut store, &mut model, span(run as u32, offset, bytes), seed as u64);
+                let span = span(run as u32, offset, bytes);
+                if !write(&mut store, &mut model, span, seed as u64) {
+                    store.store.close().unwrap();
+                    store = open();
+                    assert!(write(&mut store, &mut model, span, seed as u64));
+                }
             }
             Op::Commit => {
                 finish_commit(&mut store, &mut model);
                 model.sealed = Some((store.store.commit().unwrap(), model.newest.clone()));
+            }
+            Op::FailedCommit { .. } | Op::Rollback => {
+                finish_commit(&mut store, &mut model);
+                if let Op::FailedCommit { what, late, beside } = op {
+                    let beside = store.whole(beside as u32);
+                    let written = model.newest != model.durable.1;
+                    fail_commit(&mut store, &faults, (what, late), beside, written);
+                } else {
+                    store.store.rollback().unwrap();
+                }
+                model.newest = model.durable.1.clone();
+                check_space(&store, &model.newest);
             }
             Op::Crash | Op::Close => {
                 if matches!(op, Op::Close) {
@@ -126,7 +200,7 @@ fn run(paths: &[&Path], ops: Vec<Op>) {
                 } else {
                     drop(store);
                 }
-                store = Driver::open(&config, &slab).unwrap();
+                store = open();
                 let epoch = store.store.epoch();
                 if let Some(sealed) = model.sealed.take().filter(|(sealed, _)| *sealed == epoch) {
                     model.durable = sealed;

@@ -1,4 +1,5 @@
 //! Drives of a store on which all of one kind of transfer fails.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use hoist_io::{Backend, Config, Error, Fault, FaultKind, Faults, Faulty, IoThread, Operation, Place};
 use hoist_memory::Slab;
