@@ -104,6 +104,8 @@ pub enum Refusal {
         /// What the refused demand was waiting for.
         waiting_for: Cause,
     },
+    /// What it asks for is being rolled back.
+    RolledBack,
 }
 
 /// Why a checksum is asked for.
@@ -142,6 +144,11 @@ pub enum Event {
     CommitBegun(u64),
     /// The driver has made the published epoch durable.
     CommitDone(u64),
+    /// Drop what the running step has written, and the epoch being committed, if there is one: durable units go back to
+    /// the newest durable epoch, and the step is over. Not while the driver makes an epoch durable: before, or when that
+    /// has failed. Answered by [`Action::RolledBack`], when nothing is in flight and
+    /// all leases are released. Only where units are written each step.
+    Rollback,
     /// Write what is nowhere but in memory: durable units, and with `all` scratch units too, and
     /// then forget all slots. Answered by [`Action::Flushed`].
     Flush {
@@ -248,7 +255,7 @@ pub enum Action {
         /// Which.
         epoch: u64,
     },
-    /// A durable write failed: this epoch can never be published.
+    /// A durable write failed: this epoch can never be published, and is rolled back as by [`Event::Rollback`].
     FailEpoch {
         /// Which.
         epoch: u64,
@@ -257,4 +264,7 @@ pub enum Action {
     },
     /// The flush is complete.
     Flushed,
+    /// Nothing is in flight, nobody holds a lease, and no slot has bytes of a durable or derived unit any more. The next
+    /// event may read.
+    RolledBack,
 }

@@ -78,7 +78,7 @@ impl Plan {
         self.leave_gathering(id, actions);
     }
 
-    fn leave_gathering(&mut self, id: UnitId, actions: &mut Vec<Action>) {
+    pub(crate) fn leave_gathering(&mut self, id: UnitId, actions: &mut Vec<Action>) {
         let Kind::Derived { sources } = self.unit(id).spec.kind.clone() else {
             panic!("unit {} gathers sources but is not derived", id.0);
         };

@@ -26,6 +26,7 @@ mod pace;
 mod placement;
 mod plan;
 mod profile;
+mod rollback;
 mod settle;
 mod stats;
 mod step;

@@ -85,10 +85,12 @@ pub struct Plan {
     pub(crate) epoch: u64,
     /// The epoch being committed, and whether it has been handed out to be published.
     pub(crate) sealed: Option<(u64, bool)>,
-    /// Units whose newest version belongs to the running step, and to the sealed epoch.
+    /// Units that the running step has changed, and those that the sealed epoch has.
     pub(crate) unsaved: Vec<UnitId>,
-    pub(crate) unsaved_sealed: u64,
-    pub(crate) failed_epoch: bool,
+    pub(crate) unsaved_sealed: Vec<UnitId>,
+    /// How many of the sealed epoch's are not on NVMe yet.
+    pub(crate) unsaved_sealed_count: u64,
+    pub(crate) rolling_back: bool,
     pub(crate) flushing: Option<bool>,
     pub(crate) stats: Stats,
     last_ns: u64,
@@ -132,8 +134,9 @@ impl Plan {
             epoch,
             sealed: None,
             unsaved: Vec::new(),
-            unsaved_sealed: 0,
-            failed_epoch: false,
+            unsaved_sealed: Vec::new(),
+            unsaved_sealed_count: 0,
+            rolling_back: false,
             flushing: None,
             stats: Stats::default(),
             last_ns: 0,
@@ -196,9 +199,14 @@ impl Plan {
             Event::Failed(request) => self.failed(request, actions),
             Event::CommitBegun(epoch) => self.seal(epoch, actions),
             Event::CommitDone(epoch) => self.commit_done(epoch),
+            Event::Rollback => self.roll_back(actions),
             Event::Flush { all } => self.flush(all, actions),
         }
-        self.advance(actions);
+        if self.rolling_back {
+            self.finish_rollback(actions);
+        } else {
+            self.advance(actions);
+        }
     }
 
     /// Does all that can be done now, most urgent first.

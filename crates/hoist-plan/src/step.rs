@@ -8,18 +8,28 @@ impl Plan {
     pub(crate) fn begin_step(&mut self, order: OrderId, actions: &mut Vec<Action>) {
         let index = order.0 as usize;
         assert!(index < self.orders.len(), "order {} was never declared", order.0);
+        assert!(!self.rolling_back, "a step begins in the middle of a rollback");
         self.write_again(actions);
-        let length = self.orders[self.current].order.len() as u64;
-        let at_start = (self.cursor - self.base).is_multiple_of(length);
         if index != self.current || self.cursor == self.base {
             self.current = index;
             self.base = self.cursor;
             self.look_ahead(actions);
-        } else if !at_start {
+        } else if !self.at_cycles_end() {
             self.stats.departures += 1;
-            self.cursor += length - (self.cursor - self.base) % length;
-            self.look_ahead(actions);
+            self.end_cycle(actions);
         }
+    }
+
+    fn at_cycles_end(&self) -> bool {
+        let length = self.orders[self.current].order.len() as u64;
+        (self.cursor - self.base).is_multiple_of(length)
+    }
+
+    /// Goes on with the first access of the order, and looks for what is needed from there on as if nothing had come.
+    pub(crate) fn end_cycle(&mut self, actions: &mut Vec<Action>) {
+        let length = self.orders[self.current].order.len() as u64;
+        self.cursor = self.base + (self.cursor - self.base).next_multiple_of(length);
+        self.look_ahead(actions);
     }
 
     /// What could not be written in an earlier step, and is of no epoch that failed with it, is tried once more: the drive
@@ -45,23 +55,23 @@ impl Plan {
         unsaved.sort_unstable();
         unsaved.dedup();
         let waiting = |id: &UnitId| self.units[id.0 as usize].unsaved == Some(epoch);
-        self.unsaved_sealed = unsaved.iter().filter(|id| waiting(id)).count() as u64;
-        for id in unsaved {
+        self.unsaved_sealed_count = unsaved.iter().filter(|id| waiting(id)).count() as u64;
+        for &id in &unsaved {
             self.settle(id, actions);
         }
+        self.unsaved_sealed = unsaved;
     }
 
     /// A durable version has reached NVMe.
     pub(crate) fn saved(&mut self, epoch: u64) {
         if epoch < self.epoch {
-            self.unsaved_sealed -= 1;
+            self.unsaved_sealed_count -= 1;
         }
     }
 
     pub(crate) fn publish(&mut self, actions: &mut Vec<Action>) {
         if let Some((epoch, false)) = self.sealed
-            && self.unsaved_sealed == 0
-            && !self.failed_epoch
+            && self.unsaved_sealed_count == 0
         {
             self.sealed = Some((epoch, true));
             actions.push(Action::Publish { epoch });
@@ -71,6 +81,9 @@ impl Plan {
     pub(crate) fn commit_done(&mut self, epoch: u64) {
         assert_eq!(self.sealed, Some((epoch, true)), "only what was published can become durable");
         self.sealed = None;
+        for id in std::mem::take(&mut self.unsaved_sealed) {
+            self.unit(id).in_epoch = true;
+        }
     }
 
     pub(crate) fn flush(&mut self, all: bool, actions: &mut Vec<Action>) {

@@ -107,6 +107,8 @@ pub(crate) struct Unit {
     pub(crate) pages: u64,
     /// NVMe holds the newest version.
     pub(crate) stored: bool,
+    /// The newest durable epoch has a version of it.
+    pub(crate) in_epoch: bool,
     pub(crate) host: Host,
     pub(crate) host_holds: Holds,
     pub(crate) device: Device,
@@ -148,6 +150,7 @@ impl Unit {
         Unit {
             pages: spec.bytes.div_ceil(page_bytes).max(1),
             stored: spec.stored,
+            in_epoch: spec.stored,
             spec,
             host: Host::Absent,
             host_holds: Holds::default(),

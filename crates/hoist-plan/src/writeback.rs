@@ -135,15 +135,15 @@ impl Plan {
         self.settle(id, actions);
     }
 
-    /// A write, or the checksum before it, failed: the unit stays in memory, the epoch it belongs
-    /// to can never be published, and nothing else is touched.
+    /// A write, or the checksum before it, failed: the unit stays in memory, and nothing else is touched, unless it belongs
+    /// to an epoch, which can never be published then and is rolled back.
     pub(crate) fn write_failed(&mut self, id: UnitId, request: RequestId, actions: &mut Vec<Action>) {
         self.write_ended(id);
-        let unit = self.unit(id);
-        unit.write_failed = true;
-        if let Some(epoch) = unit.unsaved {
-            self.failed_epoch = true;
+        self.unit(id).write_failed = true;
+        let unit = &self.units[id.0 as usize];
+        if let Some(epoch) = unit.unsaved.filter(|_| !self.rolling_back) {
             actions.push(Action::FailEpoch { epoch, request });
+            self.roll_back(actions);
         }
         self.settle(id, actions);
     }

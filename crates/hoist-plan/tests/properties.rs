@@ -253,6 +253,45 @@ fn a_flush_writes_what_failed_before() {
     }
 }
 
+/// Writes and commits that fail take their epoch with them, and nothing else: after each the units are those of the
+/// newest durable epoch (the driver checks that), and the next step is served. (Kills: a slot that keeps a dropped
+/// version; a unit that is taken for stored though its epoch was dropped, or for lost though an older one was not; a
+/// derived unit that is not made anew.)
+#[test]
+fn a_failed_epoch_is_rolled_back() {
+    let mut rollbacks = 0;
+    for seed in 0..1500 {
+        let mut random = Random(seed);
+        let (prefetch, clients) = (random.below(2) == 0, 1 + random.below(3) as u32);
+        let Some(mut world) = world(random.next(), prefetch, true) else { continue };
+        println!("seed {seed}: prefetch {prefetch}, {clients} clients");
+        (world.failing_writes, world.failing_commits) = (10 * random.below(3), 100 * random.below(4));
+        for _ in 0..6 {
+            let before = world.rollbacks;
+            world.event(Event::StepBegun(world.order));
+            world.serve_clients(clients, 40);
+            world.finish_rollback();
+            // A step that was rolled back is over; one that was not is committed, or given up.
+            match world.random.below(8) {
+                _ if world.rollbacks > before => {}
+                0 => {
+                    world.finish_commits();
+                    world.roll_back();
+                }
+                _ => world.commit(),
+            }
+            world.finish_rollback();
+        }
+        (world.failing_writes, world.failing_commits) = (0, 0);
+        world.finish_commits();
+        rollbacks += world.rollbacks;
+        run_steps(&mut world, 2, 0);
+        world.flush();
+        world.check_all_is_written();
+    }
+    assert!(rollbacks > 500, "only {rollbacks} rollbacks");
+}
+
 /// Two orders in turn (train, evaluate): what one leaves the other may read.
 #[test]
 fn orders_take_turns() {

@@ -9,6 +9,7 @@ use hoist_store::{Durability, NOTE_BYTES_MAX};
 
 use crate::cut::{Cut, Units};
 use crate::error::Error;
+use crate::failures::Aborted;
 use crate::message::{Call, Granted, Message};
 use crate::order::Order;
 use crate::pipeline::{Pipeline, Waiting, answer};
@@ -42,7 +43,8 @@ impl Pipeline {
 
     /// Keeps a note for the epoch of the running step: the one before may still be on its way.
     fn note(&mut self, key: String, bytes: Vec<u8>) -> Result<(), Error> {
-        if bytes.len() as u64 > NOTE_BYTES_MAX as u64 {
+        self.usable()?;
+        if key.len() + bytes.len() > NOTE_BYTES_MAX {
             return Err(Error::LargeNote { key, bytes: bytes.len() });
         }
         self.notes.push((key, bytes));
@@ -58,7 +60,8 @@ impl Pipeline {
                 rule: "cannot be called within a step: commit it first",
             });
         }
-        self.usable()?;
+        self.alive()?;
+        self.settle_rollback("declare")?;
         let mut orders = self.orders.clone();
         orders.push(order);
         let units = Units::cut(&self.store, &orders);
@@ -117,7 +120,8 @@ impl Pipeline {
     }
 
     fn begin(&mut self, order: OrderId) -> Result<(), Error> {
-        self.usable()?;
+        self.alive()?;
+        self.settle_rollback("begin_step")?;
         if self.in_step || self.next_commit.is_some() {
             return Err(Error::Step { call: "begin_step", rule: "comes after the step before is committed" });
         }
@@ -128,6 +132,7 @@ impl Pipeline {
         if order.0 as usize >= self.orders.len() {
             return Err(Error::NoSuch { what: "order", index: order.0 as usize, count: self.orders.len() });
         }
+        self.end_abort()?;
         self.current = Some(order.0 as usize);
         self.in_step = true;
         self.events.push_back(Event::StepBegun(order));
@@ -146,7 +151,9 @@ impl Pipeline {
         self.events.push_back(Event::Demanded { lease, client, access: access as u32 });
     }
 
-    fn admit(&self, access: usize) -> Result<Arc<Cut>, Error> {
+    fn admit(&mut self, access: usize) -> Result<Arc<Cut>, Error> {
+        // What is there now is of another epoch than the step's that asks, perhaps.
+        self.usable()?;
         let Some(order) = self.current else {
             return Err(Error::Step { call: "acquire", rule: "needs an order: begin a step first" });
         };
@@ -154,10 +161,6 @@ impl Pipeline {
         let Some(cut) = cuts.get(access) else {
             return Err(Error::NoSuch { what: "access", index: access, count: cuts.len() });
         };
-        if cut.writes_durable {
-            // After a commit that failed, what is there can still be read.
-            self.usable()?;
-        }
         if cut.writes_durable && !self.in_step {
             let rule = "of a durable tensor for writing belongs into a step: begin one first";
             return Err(Error::Step { call: "acquire", rule });
@@ -175,6 +178,7 @@ impl Pipeline {
             Refusal::WouldDeadlock { waiting_for } => {
                 Error::WouldDeadlock { waiting_for: cause_name(waiting_for) }
             }
+            Refusal::RolledBack => self.usable().err().unwrap_or(Error::Closed),
         };
         if let Some(waiting) = self.waiting.remove(&lease) {
             answer(&waiting.reply, Err(error));
@@ -242,13 +246,13 @@ impl Pipeline {
             }
             Err(cause) => {
                 self.committing = waiting;
-                self.fail(Error::Commit { epoch, cause: Box::new(cause) });
+                self.abort(epoch, cause);
+                self.events.push_back(Event::Rollback);
             }
         }
     }
 
-    /// The step and the one that runs are lost; the store stays at the epoch before. Everybody who
-    /// waits hears of it, and so does every later call.
+    /// The engine is at its end. Everybody who waits hears of it, and so does every later call.
     pub(crate) fn fail(&mut self, error: Error) {
         tracing::error!("{error}");
         if let Some(waiting) = self.committing.take() {
@@ -265,8 +269,14 @@ impl Pipeline {
         self.failed.get_or_insert(error);
     }
 
-    fn usable(&self) -> Result<(), Error> {
+    fn alive(&self) -> Result<(), Error> {
         self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Alive, and not in a step that is rolled back.
+    fn usable(&mut self) -> Result<(), Error> {
+        self.alive()?;
+        self.aborted.as_mut().map_or(Ok(()), |aborted| Err(aborted.tell()))
     }
 
     /// Waits for what is under way and writes what a close must keep.
@@ -275,7 +285,10 @@ impl Pipeline {
         if count > 0 {
             return Err(Error::LeasesHeld { call: "close", count });
         }
-        while self.failed.is_none() && (self.committing.is_some() || !self.releasing.is_empty()) {
+        let rolling_back = |aborted: &Option<Aborted>| aborted.as_ref().is_some_and(|one| one.rolling_back);
+        while self.failed.is_none()
+            && (self.committing.is_some() || !self.releasing.is_empty() || rolling_back(&self.aborted))
+        {
             self.take_one()?;
         }
         self.flush_unwritten()
@@ -308,23 +321,24 @@ impl Pipeline {
             return Err(Error::LeasesHeld { call, count: self.held.len() });
         }
         while self.committing.is_some() {
-            self.usable()?;
+            self.alive()?;
             self.take_one()?;
         }
+        self.settle_rollback(call)?;
         self.flushed = false;
         // What failed before is tried again now.
         self.write_error = None;
         self.events.push_back(Event::Flush { all });
         self.decide();
         while !self.flushed {
-            self.usable()?;
+            self.alive()?;
             self.take_one()?;
         }
         self.write_error.take().map_or(Ok(()), Err)
     }
 
     /// Takes one message; calls wait until what is under way is over.
-    fn take_one(&mut self) -> Result<(), Error> {
+    pub(crate) fn take_one(&mut self) -> Result<(), Error> {
         match self.inbox.recv() {
             Ok(Message::Call(call)) => self.deferred.push_back(call),
             Ok(message) => self.take(message),

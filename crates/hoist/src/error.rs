@@ -106,11 +106,12 @@ pub enum Error {
         /// How many.
         count: usize,
     },
-    /// A step could not be made durable. Nothing more is written; the store holds the epoch before it, whole, or, when
-    /// only the last sync of the journal failed, maybe this one.
+    /// A step could not be made durable. What it has written is dropped, and what the running step has: durable tensors
+    /// are those of the epoch before it again, derived ones are made anew, scratch is as it was left. Every call says so
+    /// until a step begins; that one makes this epoch.
     #[error(
-        "epoch {epoch} could not be committed: {cause}; nothing more is written: open the store again, which finds \
-         epoch {} or, if its record has reached the drive, {epoch}", epoch - 1
+        "epoch {epoch} could not be committed: {cause}; what it and the running step wrote is dropped, and all is at \
+         epoch {}: mend the cause, release all leases and begin the step again", epoch - 1
     )]
     Commit {
         /// The epoch that is not.

@@ -1,4 +1,5 @@
-//! What becomes of requests that fail: an error that names the tensor, and an event for the plan.
+//! What becomes of what fails. A request: an error that names the tensor, and an event for the plan. An epoch: it is
+//! rolled back, and all who have to do with it hear why.
 
 use std::sync::Arc;
 
@@ -8,7 +9,90 @@ use hoist_plan::{Event, RequestId, UnitId};
 use crate::error::Error;
 use crate::pipeline::Pipeline;
 
+/// An epoch that failed.
+pub(crate) struct Aborted {
+    error: Error,
+    /// Whether anybody has heard of it.
+    told: bool,
+    /// Requests are in flight, or leases held, that must come back first.
+    pub(crate) rolling_back: bool,
+    /// Why its record could not be taken back.
+    unretracted: Option<Error>,
+}
+
+impl Aborted {
+    /// The error, for who asks.
+    pub(crate) fn tell(&mut self) -> Error {
+        self.told = true;
+        self.error.clone()
+    }
+
+    /// What nobody has heard of.
+    pub(crate) fn untold(self) -> Option<Error> {
+        if self.told { self.unretracted } else { Some(self.error) }
+    }
+}
+
 impl Pipeline {
+    /// The epoch is lost, and with it the running step; the plan rolls back. Who waits for the commit hears of it now, who
+    /// waits in `acquire` when the plan refuses, and every call until the next step begins.
+    pub(crate) fn abort(&mut self, epoch: u64, cause: Error) {
+        let error = Error::Commit { epoch, cause: Box::new(cause) };
+        tracing::error!("{error}");
+        let mut told = false;
+        if let Some(waiting) = self.committing.take() {
+            told |= waiting.send(Err(error.clone())).is_ok();
+        }
+        if let Some((reply, _)) = self.next_commit.take() {
+            told |= reply.send(Err(error.clone())).is_ok();
+        }
+        self.in_step = false;
+        self.notes.clear();
+        self.sealed_notes.clear();
+        self.aborted = Some(Aborted { error, told, rolling_back: true, unretracted: None });
+    }
+
+    /// Nothing is in flight and no lease is held: the store follows.
+    pub(crate) fn rolled_back(&mut self) {
+        self.epoch = self.store.epoch() + 1;
+        let unretracted = self.store.rollback().err().map(Error::from);
+        if let Some(aborted) = &mut self.aborted {
+            (aborted.rolling_back, aborted.unretracted) = (false, unretracted);
+        }
+    }
+
+    /// Before the first call after an epoch failed that could go on: somebody must have heard of it, and it must be over.
+    pub(crate) fn settle_rollback(&mut self, call: &'static str) -> Result<(), Error> {
+        loop {
+            let count = self.held.len() - self.releasing.len();
+            let Some(aborted) = &mut self.aborted else { return Ok(()) };
+            if !aborted.told {
+                return Err(aborted.tell());
+            }
+            if !aborted.rolling_back {
+                return Ok(());
+            }
+            if count > 0 {
+                return Err(Error::LeasesHeld { call, count });
+            }
+            self.take_one()?;
+        }
+    }
+
+    /// What failed is over, if the store can go on: it is tried again each time.
+    pub(crate) fn end_abort(&mut self) -> Result<(), Error> {
+        let Some(aborted) = &mut self.aborted else { return Ok(()) };
+        if aborted.unretracted.is_some()
+            && let Err(error) = self.store.rollback()
+        {
+            let error = Error::Commit { epoch: self.epoch, cause: Box::new(error.into()) };
+            aborted.unretracted = Some(error.clone());
+            return Err(error);
+        }
+        self.aborted = None;
+        Ok(())
+    }
+
     /// The drive or the store failed a read: the unit is not there, and who asks for it hears why.
     pub(crate) fn not_read(&mut self, request: RequestId, slot: Slot, error: hoist_store::Error) {
         let unit = self.ended(request);

@@ -81,6 +81,7 @@ pub(crate) fn start(
         committing: None,
         next_commit: None,
         failed: None,
+        aborted: None,
         waiting: HashMap::new(),
         held: HashMap::new(),
         releasing: HashMap::new(),

@@ -28,6 +28,7 @@ use hoist_store::{Store, StoreEvent};
 
 use crate::cut::{Cut, Units};
 use crate::error::Error;
+use crate::failures::Aborted;
 use crate::message::{Call, Granted, Hold, Message};
 use crate::order::Order;
 use crate::slots::Slots;
@@ -55,8 +56,10 @@ pub(crate) struct Pipeline {
     /// The commit under way, and who waits for it; and the call that waits until it is over.
     pub(crate) committing: Option<Sender<Result<u64, Error>>>,
     pub(crate) next_commit: Option<CommitCall>,
-    /// What ended the engine's usefulness: a commit that failed.
+    /// What ended the engine's usefulness: a thread that has died.
     pub(crate) failed: Option<Error>,
+    /// The epoch that failed last, until a step begins after it.
+    pub(crate) aborted: Option<Aborted>,
     pub(crate) waiting: HashMap<LeaseId, Waiting>,
     pub(crate) held: HashMap<LeaseId, Arc<Cut>>,
     /// Leases whose bytes the device still works on.
@@ -114,9 +117,9 @@ impl Pipeline {
                 other => self.take(other),
             }
         };
-        let failed = self.failed.take();
+        let untold = self.failed.take().or_else(|| self.aborted.take().and_then(Aborted::untold));
         let result = self.store.close().map_err(Error::from);
-        let result = failed.map_or(result, Err);
+        let result = untold.map_or(result, Err);
         match (close, result) {
             (Some(reply), result) => answer(&reply, result),
             (None, Err(error)) => tracing::error!("closing the store: {error}"),
@@ -193,8 +196,9 @@ impl Pipeline {
             Action::Publish { epoch } => self.publish(epoch),
             Action::FailEpoch { epoch, .. } => {
                 let cause = self.write_error.take().unwrap_or(Error::Closed);
-                self.fail(Error::Commit { epoch, cause: Box::new(cause) });
+                self.abort(epoch, cause);
             }
+            Action::RolledBack => self.rolled_back(),
             Action::Flushed => self.flushed = true,
         }
     }

@@ -46,7 +46,7 @@ impl World {
 
     /// NVMe holds exactly the sealed versions of all durable units: nothing less, nothing newer.
     pub(super) fn publish(&mut self, epoch: u64) {
-        let sealed = self.sealed.remove(&epoch).expect("published what was not committed");
+        let sealed = &self.sealed[&epoch];
         for (unit, spec) in self.specs.iter().enumerate() {
             if self.config.write_each_step && spec.kind == Kind::Durable {
                 assert_eq!(self.nvme[unit], sealed[unit], "unit {unit} in epoch {epoch}");
@@ -55,5 +55,21 @@ impl World {
         self.published.push(epoch);
         let at = self.now_ns + 1 + self.random.below(5000);
         self.pending.insert((at, u64::MAX), (None, What::Commit(epoch)));
+    }
+
+    /// Nothing is left of what was dropped, and nobody works on anything.
+    pub(super) fn rolled_back(&mut self) {
+        assert!(self.pending.is_empty() && self.held.is_empty(), "{:?} {:?}", self.pending, self.held);
+        for unit in (0..self.specs.len()).filter(|&unit| self.specs[unit].kind != Kind::Scratch) {
+            assert!(self.host[unit].is_none() && self.device[unit].is_none(), "unit {unit} is in memory");
+            let durable = self.specs[unit].kind == Kind::Durable;
+            let version = if durable { self.durable[unit] } else { None };
+            (self.nvme[unit], self.newest[unit]) = (version, version);
+            self.made_from.remove(&UnitId(unit as u32));
+        }
+        self.sealed.clear();
+        self.epoch = self.done_epoch + 1;
+        self.rolling_back = false;
+        self.rollbacks += 1;
     }
 }

@@ -70,12 +70,19 @@ pub struct World {
     pub granted: u64,
     pub published: Vec<u64>,
     sealed: HashMap<u64, Vec<Option<u64>>>,
+    /// What the newest durable epoch holds.
+    durable: Vec<Option<u64>>,
+    /// A rollback has been asked for, and is not over.
+    pub rolling_back: bool,
+    pub rollbacks: u64,
     done_epoch: u64,
     pub flushed: bool,
     /// Of a thousand reads, so many fail.
     pub failing: u64,
     /// Of a thousand writes, so many fail.
     pub failing_writes: u64,
+    /// Of a thousand commits, so many fail.
+    pub failing_commits: u64,
     /// One access at a time: then a derived unit's first access after it was made sees what its sources held then.
     pub one_at_a_time: bool,
     /// The sources' versions that a derived unit was made from, until its first access.
@@ -91,6 +98,9 @@ impl World {
             plan: Plan::new(config.clone(), specs.clone(), 1),
             newest: nvme.clone(),
             sealed: HashMap::new(),
+            durable: nvme.clone(),
+            rolling_back: false,
+            rollbacks: 0,
             done_epoch: 0,
             nvme,
             host: vec![None; count],
@@ -113,6 +123,7 @@ impl World {
             flushed: false,
             failing: 0,
             failing_writes: 0,
+            failing_commits: 0,
             one_at_a_time: false,
             made_from: HashMap::new(),
             completions: 0,
@@ -227,6 +238,7 @@ impl World {
                     Refusal::NoContents { .. } => true,
                     Refusal::Failed { .. } => self.failing > 0,
                     Refusal::WouldDeadlock { .. } => false,
+                    Refusal::RolledBack => self.rolling_back,
                 };
                 assert!(known, "{refusal:?}");
                 self.leases.remove(&lease).expect("refused nobody");
@@ -239,7 +251,11 @@ impl World {
                 );
             }
             Action::Flushed => self.flushed = true,
-            Action::FailEpoch { .. } => panic!("nothing failed here"),
+            Action::FailEpoch { .. } => {
+                assert!(self.failing_writes > 0 && !self.rolling_back, "nothing failed here");
+                self.rolling_back = true;
+            }
+            Action::RolledBack => self.rolled_back(),
         }
     }
 
@@ -281,7 +297,7 @@ impl World {
                 slot.busy -= 1;
                 slot.filling &= purpose != SumPurpose::Verify;
             }
-            What::Write(unit, _) if self.random.below(1000) < self.failing_writes => {
+            What::Write(unit, _) if self.random.below(1000) < self.failing_writes && self.may_fail(unit) => {
                 self.slot(unit).busy -= 1;
                 self.event(Event::Failed(request.expect("writes are requests")));
                 return true;
@@ -305,14 +321,25 @@ impl World {
                 *self.slot(unit) = Slot { version: Some(version), filling: false, busy: 0 };
                 self.device[unit.0 as usize].as_mut().expect("copied out of nothing").1.busy -= 1;
             }
+            What::Commit(_) if self.random.below(1000) < self.failing_commits => {
+                self.roll_back();
+                return true;
+            }
             What::Commit(epoch) => {
                 self.done_epoch = epoch;
+                self.durable = self.sealed.remove(&epoch).expect("committed what was not sealed");
                 self.event(Event::CommitDone(epoch));
                 return true;
             }
         }
         self.event(Event::Done(request.expect("all but commits are requests")));
         true
+    }
+
+    /// Where an epoch can fail, only what belongs to one: scratch that cannot be written keeps its memory until the next
+    /// step, and then an access may find too little.
+    fn may_fail(&self, unit: UnitId) -> bool {
+        !self.config.write_each_step || self.specs[unit.0 as usize].kind == Kind::Durable
     }
 
     fn check_budgets(&self) {

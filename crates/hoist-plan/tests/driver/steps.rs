@@ -10,6 +10,9 @@ impl World {
         let length = self.accesses[&self.order].len() as u64;
         let mut holds: Vec<Option<LeaseId>> = vec![None; clients as usize];
         for _ in 0..accesses {
+            if self.rolling_back {
+                break;
+            }
             let client = self.random.below(u64::from(clients)) as usize;
             match holds[client] {
                 None => {
@@ -42,6 +45,19 @@ impl World {
             if self.held.contains(&lease) {
                 self.release(lease);
             }
+        }
+    }
+
+    /// What a failure of the drive comes to. Leases come back later, or with it.
+    pub fn roll_back(&mut self) {
+        self.rolling_back = true;
+        self.event(Event::Rollback);
+    }
+
+    /// Waits until a rollback is over, which no lease keeps from its end.
+    pub fn finish_rollback(&mut self) {
+        while self.rolling_back {
+            assert!(self.complete_one(), "the rollback never ends");
         }
     }
 

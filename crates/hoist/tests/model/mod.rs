@@ -2,6 +2,8 @@
 //! checks every byte that it is given.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod drive;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,0 +1,63 @@
+//! Rollback: what the running step and the epoch being committed have written is dropped.
+
+use crate::contract::{Action, Refusal, UnitId};
+use crate::plan::Plan;
+use crate::unit::{Kind, WriteBack};
+
+impl Plan {
+    /// Nothing new is begun from now on. Who waits is refused; what is in flight, and what is leased, comes back first.
+    pub(crate) fn roll_back(&mut self, actions: &mut Vec<Action>) {
+        assert!(self.config.write_each_step, "what is written in place cannot be taken back");
+        self.rolling_back = true;
+        self.flushing = None;
+        for demand in std::mem::take(&mut self.demands) {
+            for i in self.uses(demand.seq) {
+                let id = self.orders[self.current].order.uses[i].unit;
+                self.unit(id).demanded_by = None;
+            }
+            actions.push(Action::Refuse { lease: demand.lease, refusal: Refusal::RolledBack });
+        }
+        for id in std::mem::take(&mut self.gathering) {
+            self.leave_gathering(id, actions);
+        }
+    }
+
+    /// When all has come back, what is in memory of durable units goes, and of units made from them: the next access
+    /// reads, or makes, what the durable epoch has. Scratch stays.
+    pub(crate) fn finish_rollback(&mut self, actions: &mut Vec<Action>) {
+        if !self.requests.is_empty() || !self.leases.is_empty() {
+            return;
+        }
+        for index in 0..self.units.len() {
+            if self.units[index].spec.kind != Kind::Scratch {
+                self.forget(UnitId(index as u32), actions);
+            }
+        }
+        let units = &self.units;
+        self.durable_writes.clear();
+        self.scratch_writes.retain(|id| units[id.0 as usize].write_back == WriteBack::Queued);
+        self.drains.retain(|id| units[id.0 as usize].drain_queued);
+        if let Some((sealed, _)) = self.sealed.take() {
+            self.epoch = sealed;
+        }
+        self.unsaved.clear();
+        self.unsaved_sealed.clear();
+        self.unsaved_sealed_count = 0;
+        self.rolling_back = false;
+        actions.push(Action::RolledBack);
+        self.end_cycle(actions);
+    }
+
+    fn forget(&mut self, id: UnitId, actions: &mut Vec<Action>) {
+        self.drop_host(id, actions);
+        self.drop_device(id, actions);
+        let unit = self.unit(id);
+        assert_eq!(unit.wanted, 0, "unit {} is wanted by a derivation that was given up", id.0);
+        unit.stored = unit.durable() && unit.in_epoch;
+        unit.unsaved = None;
+        unit.write_failed = false;
+        unit.write_back = WriteBack::Idle;
+        unit.made_ahead = false;
+        unit.refused = None;
+    }
+}

@@ -1,0 +1,198 @@
+//! Epochs that fail: they are rolled back, and the same engine goes on.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod model;
+
+use std::time::Duration;
+
+use hoist::{Durability, Engine, Error, Life, Mode, Order, OrderId, Phase};
+use hoist_io::{Fault, FaultKind, Operation, Place};
+use model::drive::{Drive, EIO, ENOSPC, LAYERS, NO_PAUSE, assert_holds, errno, store};
+use model::{MIB, Oracle, check, fill, training};
+
+/// A tensor's pieces and their versions.
+type Pieces = Vec<(std::ops::Range<u64>, u64)>;
+
+/// Trains a step until something fails; what failed.
+fn train_until_error(engine: &Engine, oracle: &mut Oracle, id: OrderId, order: &Order) -> Result<u64, Error> {
+    engine.begin_step(id)?;
+    for (index, access) in order.accesses.iter().enumerate() {
+        let mut lease = engine.acquire(index)?;
+        for (place, one) in access.uses.iter().enumerate() {
+            let piece = &mut oracle.versions[one.tensor.0 as usize];
+            let piece = piece.iter_mut().find(|(range, _)| *range == one.bytes).unwrap();
+            if one.mode.reads() {
+                check(lease.parts(place), one.tensor.0, piece.1, one.bytes.clone());
+            }
+            if one.mode.writes() {
+                oracle.next += 1;
+                piece.1 = oracle.next;
+                fill(lease.parts_mut(place), one.tensor.0, piece.1, one.bytes.start);
+            }
+        }
+    }
+    engine.commit_step()?.wait()
+}
+
+/// Durable tensors are of the epoch before again; scratch is as the step left it.
+fn forget(oracle: &mut Oracle, engine: &Engine, committed: &[Pieces]) {
+    for (tensor, pieces) in committed.iter().enumerate() {
+        if engine.tensors()[tensor].spec.life == Life::Durable {
+            oracle.versions[tensor].clone_from(pieces);
+        }
+    }
+}
+
+/// How a drive begins to fail, by name, the errno that this gives, and whether the next step can begin on it.
+type Case = (&'static str, fn(&Drive), i32, bool);
+
+/// Kills: a write's error that does not fail the commit, or is told as something else; a committed epoch that a failed
+/// one damages; bytes of a dropped epoch that are read, or written, later; a call after it that waits for ever.
+#[test]
+fn a_commit_that_the_drive_refuses_loses_its_step_and_nothing_else() {
+    // The first fills up in the middle of the step.
+    let cases: [Case; 5] = [
+        ("full", |drive| drive.0.fill_after(3 * MIB + 100), ENOSPC, true),
+        ("writes", |drive| drive.fail(FaultKind::Eio, Operation::Write, ".seg"), EIO, true),
+        ("syncs", |drive| drive.fail(FaultKind::Eio, Operation::Sync, ".seg"), EIO, true),
+        // What may have reached the journal must be taken back first.
+        ("journal", |drive| drive.fail(FaultKind::Eio, Operation::Write, ".journal"), EIO, false),
+        ("journal's sync", |drive| drive.fail(FaultKind::Eio, Operation::Sync, ".journal"), EIO, false),
+    ];
+    for (name, fail, expected, begins) in cases {
+        let (_dir, config, mut oracle) = store(Durability::Step);
+        let committed = oracle.versions.clone();
+        let drive = Drive::new();
+        let engine = drive.open(&config);
+        let order = training(&engine, &oracle, LAYERS);
+        let id = engine.declare(order.clone()).unwrap();
+        let mut epoch = 2;
+        for _ in 0..2 {
+            fail(&drive);
+            let error = train_until_error(&engine, &mut oracle, id, &order).unwrap_err();
+            assert!(matches!(error, Error::Commit { epoch: lost, .. } if lost == epoch), "{name}: {error}");
+            assert_eq!(errno(&error), Some(expected), "{name}: {error}");
+            forget(&mut oracle, &engine, &committed);
+            if !begins {
+                for _ in 0..2 {
+                    let error = engine.begin_step(id).unwrap_err();
+                    assert!(
+                        matches!(error, Error::Commit { epoch: lost, .. } if lost == epoch),
+                        "{name}: {error}"
+                    );
+                    assert!(error.to_string().contains("cannot be taken back"), "{name}: {error}");
+                }
+                drive.0.clear();
+                engine.begin_step(id).unwrap();
+                assert_eq!(engine.commit_step().unwrap().wait().unwrap(), epoch, "{name}");
+                epoch += 1;
+            }
+        }
+        drive.0.clear();
+        // The same engine, on a drive that is well again, or has space.
+        for epoch in epoch..epoch + 2 {
+            assert_eq!(oracle.step(&engine, id, &order, NO_PAUSE).wait().unwrap(), epoch, "{name}");
+        }
+        assert_holds(&engine, &mut oracle);
+        engine.close().unwrap();
+        let engine = drive.open(&config);
+        assert_eq!(engine.epoch(), epoch + 2, "{name}");
+        assert_holds(&engine, &mut oracle);
+        engine.close().unwrap();
+    }
+}
+
+/// Closed instead, on a drive that is still ill, the store opens at the epoch before; and a close says what nobody has
+/// heard of.
+#[test]
+fn after_a_failed_commit_the_store_opens_at_the_epoch_before() {
+    for heard in [true, false] {
+        let (_dir, config, mut oracle) = store(Durability::Step);
+        let committed = oracle.versions.clone();
+        let drive = Drive::new();
+        let engine = drive.open(&config);
+        let order = training(&engine, &oracle, LAYERS);
+        let id = engine.declare(order.clone()).unwrap();
+        drive.fail(FaultKind::Eio, Operation::Sync, ".seg");
+        let commit = oracle.step(&engine, id, &order, NO_PAUSE);
+        if heard {
+            assert!(matches!(commit.wait(), Err(Error::Commit { epoch: 2, .. })));
+            engine.close().unwrap();
+        } else {
+            drop(commit);
+            assert!(matches!(engine.close(), Err(Error::Commit { epoch: 2, .. })));
+        }
+        drop(engine);
+        drive.0.clear();
+        let engine = drive.open(&config);
+        assert_eq!(engine.epoch(), 1);
+        forget(&mut oracle, &engine, &committed);
+        assert_holds(&engine, &mut oracle);
+        engine.close().unwrap();
+    }
+}
+
+/// Kills: a running step that goes on over the epoch before the one that it began with; a lease of it whose bytes are
+/// kept; a step that begins while one is held; an error that nobody is told.
+#[test]
+fn the_running_step_is_lost_with_the_one_before() {
+    let (_dir, config, mut oracle) = store(Durability::Step);
+    let committed = oracle.versions.clone();
+    let drive = Drive::new();
+    let engine = drive.open(&config);
+    let order = training(&engine, &oracle, LAYERS);
+    let id = engine.declare(order.clone()).unwrap();
+    // Late enough for the next step to be under way.
+    let place = || Place { operation: Some(Operation::Sync), path_part: ".seg".into(), ..Place::default() };
+    drive.fail(FaultKind::Eio, Operation::Sync, ".seg");
+    drive.0.add(Fault { place: place(), ..Fault::new(FaultKind::Latency(Duration::from_millis(700))) });
+    let commit = oracle.step(&engine, id, &order, NO_PAUSE);
+    engine.begin_step(id).unwrap();
+    let optimizer = order.accesses.iter().position(|one| one.phase == Phase::Optimizer).unwrap();
+    assert_eq!(order.accesses[optimizer].uses[0].mode, Mode::Update);
+    let mut lease = engine.acquire(optimizer).unwrap();
+    lease.parts_mut(0).for_each(|part| part.fill(7));
+    assert!(matches!(commit.wait(), Err(Error::Commit { epoch: 2, .. })));
+    drive.0.clear();
+    let lost = |result: Result<(), Error>| {
+        assert!(matches!(result, Err(Error::Commit { epoch: 2, .. })), "{result:?}")
+    };
+    lost(engine.acquire(0).map(drop));
+    lost(engine.set_note("step", vec![3]));
+    lost(engine.commit_step().map(drop));
+    assert!(matches!(engine.begin_step(id), Err(Error::LeasesHeld { call: "begin_step", count: 1 })));
+    drop(lease);
+    forget(&mut oracle, &engine, &committed);
+    assert_eq!(oracle.step(&engine, id, &order, NO_PAUSE).wait().unwrap(), 2);
+    engine.close().unwrap();
+    let engine = Engine::open(config).unwrap();
+    assert!(engine.notes().is_empty());
+    assert_holds(&engine, &mut oracle);
+    engine.close().unwrap();
+}
+
+/// A trainer that does not wait for its commits hears of the failure in the next call.
+#[test]
+fn a_failure_that_nobody_waits_for_is_told_once() {
+    let (_dir, config, mut oracle) = store(Durability::Step);
+    let committed = oracle.versions.clone();
+    let drive = Drive::new();
+    let engine = drive.open(&config);
+    let order = training(&engine, &oracle, LAYERS);
+    let id = engine.declare(order.clone()).unwrap();
+    drive.fail(FaultKind::Eio, Operation::Sync, ".seg");
+    drop(oracle.step(&engine, id, &order, NO_PAUSE));
+    let error = loop {
+        // Until the drive has said so, a step can begin.
+        let begun = engine.begin_step(id).and_then(|()| engine.commit_step());
+        if let Err(error) = begun {
+            break error;
+        }
+    };
+    assert!(matches!(error, Error::Commit { epoch: 2, .. }), "{error}");
+    drive.0.clear();
+    forget(&mut oracle, &engine, &committed);
+    assert_eq!(oracle.step(&engine, id, &order, NO_PAUSE).wait().unwrap(), 2);
+    engine.close().unwrap();
+}
