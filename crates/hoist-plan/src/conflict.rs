@@ -124,7 +124,8 @@ impl Plan {
     }
 
     /// When every client that could go on is blocked and nothing in flight frees memory, the
-    /// youngest demand ends with an error instead of waiting for ever. `true`: one did.
+    /// youngest demand ends with an error instead of waiting for ever: what could not be written is in its way, or nothing
+    /// but leases. `true`: one did.
     pub(crate) fn refuse_deadlock(&mut self, actions: &mut Vec<Action>) -> bool {
         let published = self.sealed.is_some_and(|(_, published)| published);
         if self.demands.is_empty() || !self.requests.is_empty() || published {
@@ -136,8 +137,14 @@ impl Plan {
         }
         let Some(youngest) = self.demands.pop_back() else { return false };
         self.forget_demand(&youngest, actions);
-        let refusal = Refusal::WouldDeadlock { waiting_for: youngest.cause };
+        let in_the_way = self.units.iter().position(|unit| unit.write_failed && unit.unsaved.is_none());
+        let refusal = match in_the_way {
+            Some(unit) => Refusal::NotWritten { unit: UnitId(unit as u32) },
+            None => Refusal::WouldDeadlock { waiting_for: youngest.cause },
+        };
         actions.push(Action::Refuse { lease: youngest.lease, refusal });
+        // Who asks again finds room if the drive takes it now.
+        self.write_again(actions);
         true
     }
 }

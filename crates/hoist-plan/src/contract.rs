@@ -104,6 +104,12 @@ pub enum Refusal {
         /// What the refused demand was waiting for.
         waiting_for: Cause,
     },
+    /// The memory that it needs is held by this unit, which could not be written; the driver knows why. That is tried
+    /// again now.
+    NotWritten {
+        /// What is in the way.
+        unit: UnitId,
+    },
     /// What it asks for is being rolled back.
     RolledBack,
 }

@@ -32,9 +32,9 @@ impl Plan {
         self.look_ahead(actions);
     }
 
-    /// What could not be written in an earlier step, and is of no epoch that failed with it, is tried once more: the drive
-    /// may be well again, or have space. Until then it keeps its memory.
-    fn write_again(&mut self, actions: &mut Vec<Action>) {
+    /// What could not be written, and is of no epoch that failed with it, is tried once more: the drive may be well again,
+    /// or have space. Until then it keeps its memory.
+    pub(crate) fn write_again(&mut self, actions: &mut Vec<Action>) {
         for index in 0..self.units.len() {
             let unit = &mut self.units[index];
             if unit.write_failed && unit.unsaved.is_none() {

@@ -170,7 +170,7 @@ impl Pipeline {
 
     pub(crate) fn refuse(&mut self, lease: LeaseId, refusal: Refusal) {
         let error = match refusal {
-            Refusal::Failed { unit, .. } => {
+            Refusal::Failed { unit, .. } | Refusal::NotWritten { unit } => {
                 let known = self.errors.get(&unit).cloned();
                 known.unwrap_or_else(|| Error::NoContents { tensor: self.name(unit) })
             }

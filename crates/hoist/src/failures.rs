@@ -106,7 +106,9 @@ impl Pipeline {
     /// A write failed: the unit stays in memory.
     pub(crate) fn not_written(&mut self, request: RequestId, error: hoist_store::Error) {
         let unit = self.ended(request);
-        self.write_error = Some(Error::Transfer { tensor: self.name(unit), cause: Arc::new(error) });
+        let error = Error::Transfer { tensor: self.name(unit), cause: Arc::new(error) };
+        self.errors.insert(unit, error.clone());
+        self.write_error = Some(error);
         self.events.push_back(Event::Failed(request));
     }
 

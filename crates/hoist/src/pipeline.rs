@@ -70,7 +70,7 @@ pub(crate) struct Pipeline {
     /// Checksums of a unit between their computation and its write.
     pub(crate) sums: HashMap<UnitId, Vec<u64>>,
     pub(crate) spare_sums: Vec<Vec<u64>>,
-    /// Why a unit could not be had.
+    /// Why a unit could not be had, or not be written.
     pub(crate) errors: HashMap<UnitId, Error>,
     pub(crate) write_error: Option<Error>,
     pub(crate) flushed: bool,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hoist::{Durability, Engine, Error, IoError, Life, Mode};
 use hoist_io::{Fault, FaultKind, Operation, Place, Short};
-use model::drive::{Drive, EIO, LAYERS, NO_PAUSE, assert_holds, drive_error, reads, store, store_of};
+use model::drive::{Drive, EIO, LAYERS, NO_PAUSE, assert_holds, drive_error, errno, reads, store, store_of};
 use model::{MIB, find, training};
 
 /// Kills: an error of a prefetch that hits another acquire, or ends the engine; one that is remembered for good; one
@@ -99,10 +99,17 @@ fn under_storms_every_byte_is_the_same() {
     }
 }
 
-/// Scratch that cannot be written takes memory until nothing more fits; when the drive is well again, the next step
-/// writes it. (Kills: a write that failed and is never tried again.)
+/// Scratch that cannot be written takes memory until nothing more fits, which is an error that names it; when the drive
+/// is well again, or has space, the same step goes on, or the next one. (Kills: a write that failed and is never tried
+/// again.)
 #[test]
-fn scratch_that_could_not_be_written_is_written_in_the_next_step() {
+fn scratch_that_could_not_be_written_is_written_when_it_can_be() {
+    for same_step in [true, false] {
+        scratch_is_written_again(same_step);
+    }
+}
+
+fn scratch_is_written_again(same_step: bool) {
     // Eight times as much as the host holds.
     let (_dir, config, oracle) = store_of(16, Durability::Step);
     let drive = Drive::new();
@@ -114,11 +121,18 @@ fn scratch_that_could_not_be_written_is_written_in_the_next_step() {
     let id = engine.declare(order.clone()).unwrap();
     engine.begin_step(id).unwrap();
     drive.fail(FaultKind::Eio, Operation::Write, ".seg");
-    let refused = (0..order.accesses.len()).position(|index| engine.acquire(index).is_err());
-    let refused = refused.expect("all of it fits the host");
+    let acquired = (0..order.accesses.len()).map(|index| (index, engine.acquire(index)));
+    let (refused, error) = acquired
+        .filter_map(|(index, lease)| Some((index, lease.err()?)))
+        .next()
+        .expect("all of it fits the host");
+    assert!(error.to_string().contains(".gradient: cannot write"), "{error}");
+    assert_eq!(errno(&error), Some(EIO), "{error}");
     drive.0.clear();
-    engine.commit_step().unwrap().wait().unwrap();
-    engine.begin_step(id).unwrap();
+    if !same_step {
+        engine.commit_step().unwrap().wait().unwrap();
+        engine.begin_step(id).unwrap();
+    }
     // First what found no room, before anything else makes some by overwriting what had failed.
     for index in std::iter::once(refused).chain(0..order.accesses.len()) {
         engine.acquire(index).unwrap_or_else(|error| panic!("access {index}: {error}"));

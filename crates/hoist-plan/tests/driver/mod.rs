@@ -237,6 +237,7 @@ impl World {
                 let known = match refusal {
                     Refusal::NoContents { .. } => true,
                     Refusal::Failed { .. } => self.failing > 0,
+                    Refusal::NotWritten { .. } => self.failing_writes > 0,
                     Refusal::WouldDeadlock { .. } => false,
                     Refusal::RolledBack => self.rolling_back,
                 };
@@ -297,7 +298,7 @@ impl World {
                 slot.busy -= 1;
                 slot.filling &= purpose != SumPurpose::Verify;
             }
-            What::Write(unit, _) if self.random.below(1000) < self.failing_writes && self.may_fail(unit) => {
+            What::Write(unit, _) if self.random.below(1000) < self.failing_writes => {
                 self.slot(unit).busy -= 1;
                 self.event(Event::Failed(request.expect("writes are requests")));
                 return true;
@@ -334,12 +335,6 @@ impl World {
         }
         self.event(Event::Done(request.expect("all but commits are requests")));
         true
-    }
-
-    /// Where an epoch can fail, only what belongs to one: scratch that cannot be written keeps its memory until the next
-    /// step, and then an access may find too little.
-    fn may_fail(&self, unit: UnitId) -> bool {
-        !self.config.write_each_step || self.specs[unit.0 as usize].kind == Kind::Durable
     }
 
     fn check_budgets(&self) {
