@@ -33,16 +33,11 @@ impl Plan {
                 self.forget(UnitId(index as u32), actions);
             }
         }
-        let units = &self.units;
-        self.durable_writes.clear();
-        self.scratch_writes.retain(|id| units[id.0 as usize].write_back == WriteBack::Queued);
-        self.drains.retain(|id| units[id.0 as usize].drain_queued);
         if let Some((sealed, _)) = self.sealed.take() {
             self.epoch = sealed;
         }
         self.unsaved.clear();
         self.unsaved_sealed.clear();
-        self.unsaved_sealed_count = 0;
         self.rolling_back = false;
         actions.push(Action::RolledBack);
         self.end_cycle(actions);
@@ -55,7 +50,6 @@ impl Plan {
         assert_eq!(unit.wanted, 0, "unit {} is wanted by a derivation that was given up", id.0);
         unit.stored = unit.durable() && unit.in_epoch;
         unit.unsaved = None;
-        unit.write_failed = false;
         unit.write_back = WriteBack::Idle;
         unit.made_ahead = false;
         unit.refused = None;

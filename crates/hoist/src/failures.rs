@@ -48,7 +48,6 @@ impl Pipeline {
         }
         self.in_step = false;
         self.notes.clear();
-        self.sealed_notes.clear();
         self.aborted = Some(Aborted { error, told, rolling_back: true, unretracted: None });
     }
 

@@ -147,8 +147,10 @@ fn the_running_step_is_lost_with_the_one_before() {
     let place = || Place { operation: Some(Operation::Sync), path_part: ".seg".into(), ..Place::default() };
     drive.fail(FaultKind::Eio, Operation::Sync, ".seg");
     drive.0.add(Fault { place: place(), ..Fault::new(FaultKind::Latency(Duration::from_millis(700))) });
+    engine.set_note("lost", vec![2]).unwrap();
     let commit = oracle.step(&engine, id, &order, NO_PAUSE);
     engine.begin_step(id).unwrap();
+    engine.set_note("lost, too", vec![3]).unwrap();
     let optimizer = order.accesses.iter().position(|one| one.phase == Phase::Optimizer).unwrap();
     assert_eq!(order.accesses[optimizer].uses[0].mode, Mode::Update);
     let mut lease = engine.acquire(optimizer).unwrap();
@@ -181,15 +183,13 @@ fn a_failure_that_nobody_waits_for_is_told_once() {
     let engine = drive.open(&config);
     let order = training(&engine, &oracle, LAYERS);
     let id = engine.declare(order.clone()).unwrap();
-    drive.fail(FaultKind::Eio, Operation::Sync, ".seg");
+    let place = Place { operation: Some(Operation::Sync), path_part: ".seg".into(), ..Place::default() };
+    drive.0.add(Fault { place, times: 1, ..Fault::new(FaultKind::Eio) });
     drop(oracle.step(&engine, id, &order, NO_PAUSE));
-    let error = loop {
-        // Until the drive has said so, a step can begin.
-        let begun = engine.begin_step(id).and_then(|()| engine.commit_step());
-        if let Err(error) = begun {
-            break error;
-        }
-    };
+    // Time to fail. Should it take longer, a step begins, and its end says so.
+    std::thread::sleep(Duration::from_millis(100));
+    let next = engine.begin_step(id).and_then(|()| engine.commit_step()).and_then(|commit| commit.wait());
+    let error = next.unwrap_err();
     assert!(matches!(error, Error::Commit { epoch: 2, .. }), "{error}");
     drive.0.clear();
     forget(&mut oracle, &engine, &committed);

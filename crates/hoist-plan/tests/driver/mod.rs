@@ -166,6 +166,7 @@ impl World {
         match action {
             Action::Read { request, unit, .. } => {
                 self.new_host(unit, true);
+                assert!(self.nvme[unit.0 as usize].is_some(), "read of {unit:?}, which was never written");
                 assert_eq!(
                     self.nvme[unit.0 as usize], self.newest[unit.0 as usize],
                     "stale read of {unit:?}"
@@ -235,7 +236,11 @@ impl World {
             Action::Grant { lease } => self.grant(lease),
             Action::Refuse { lease, refusal } => {
                 let known = match refusal {
-                    Refusal::NoContents { .. } => true,
+                    // An order may give leave to forget what does not belong to epochs.
+                    Refusal::NoContents { unit } => {
+                        self.specs[unit.0 as usize].kind != Kind::Durable
+                            || self.newest[unit.0 as usize].is_none()
+                    }
                     Refusal::Failed { .. } => self.failing > 0,
                     Refusal::NotWritten { .. } => self.failing_writes > 0,
                     Refusal::WouldDeadlock { .. } => false,
