@@ -50,7 +50,7 @@ impl Commit {
     /// once, and a promise of nothing.
     ///
     /// # Errors
-    /// [`Error::Commit`]: the step is lost, and the store is at the epoch before it.
+    /// [`Error::Commit`]: the step is lost, and the running one with it; the next begins at the epoch before it.
     pub fn wait(self) -> Result<u64, Error> {
         self.epoch.recv().unwrap_or(Err(Error::Closed))
     }
@@ -197,7 +197,9 @@ impl Engine {
     /// Begins a step over a declared order.
     ///
     /// # Errors
-    /// [`Error::Step`] within a step; [`Error::NoSuch`]; [`Error::Commit`] after a commit failed.
+    /// [`Error::Step`] within a step; [`Error::NoSuch`]. [`Error::Commit`] when an epoch has failed and nobody has heard
+    /// of it, or when its record cannot be taken back from a drive: call it again, then a step begins from the epoch
+    /// before. [`Error::LeasesHeld`] by the step that was lost.
     pub fn begin_step(&self, order: OrderId) -> Result<(), Error> {
         self.ask(|reply| Call::Begin(order, reply))?
     }
@@ -207,7 +209,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Transfer`], [`Error::NoContents`] name the tensor, and only it
-    /// is affected; [`Error::WouldDeadlock`]; [`Error::Step`]; [`Error::Commit`].
+    /// is affected. So does [`Error::Transfer`] when the memory that is needed is held by a tensor that could not be
+    /// written: acquire again when the drive is well, or has space. [`Error::WouldDeadlock`]; [`Error::Step`];
+    /// [`Error::Commit`]: an epoch has failed, and this step with it.
     pub fn acquire(&self, access: usize) -> Result<Lease, Error> {
         let client = self.client;
         let granted = self.ask(|reply| Call::Acquire { client, access, reply })??;
