@@ -34,7 +34,7 @@ pub(crate) struct Directory {
     pub io: IoThread,
     pub free: FreeSpace,
     pub journals: Journals,
-    pub _lock: Lock,
+    pub lock: Lock,
 }
 
 pub(crate) fn manifest(directory: &Path) -> PathBuf {

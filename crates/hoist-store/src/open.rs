@@ -43,7 +43,7 @@ impl<D: Fn(Completion) + Send + Clone + 'static> Threads<'_, D> {
             io,
             free: FreeSpace::default(),
             journals: Journals::default(),
-            _lock: lock,
+            lock,
         })
     }
 }

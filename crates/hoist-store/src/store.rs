@@ -334,7 +334,8 @@ impl Store {
     /// way is cut off, as by a crash: wait for it first.
     ///
     /// # Errors
-    /// What the file system says. At `none`, also [`Error::NotYet`] while writes are in flight, and [`Error::Lost`] when
+    /// What the file system says; when a drive does not answer, the directory's lock is held until this process ends. At
+    /// `none`, also [`Error::NotYet`] while writes are in flight, and [`Error::Lost`] when
     /// some had failed: everything else is kept.
     pub fn close(mut self) -> Result<(), Error> {
         let writes = self.writes().any(|span| self.contents.run(span).life == LifeKind::Durable);
@@ -342,13 +343,28 @@ impl Store {
         if self.durability == Durability::None && (writes || !self.changes.is_empty()) {
             kept = self.commit_at_close();
         }
-        for directory in std::mem::take(&mut self.directories) {
-            // The lock goes when the thread has ended.
-            let Directory { io, _lock, .. } = directory;
-            let closed = io.close().map_err(Error::from);
-            kept = kept.and(closed);
+        kept.and(self.end_directories())
+    }
+
+    /// Ends the threads, and then lets go of the locks.
+    fn end_directories(&mut self) -> Result<(), Error> {
+        let mut ended = Ok(());
+        for Directory { path, io, lock, .. } in std::mem::take(&mut self.directories) {
+            if let Err(error) = io.close() {
+                // The kernel may write yet what it has: nobody else must use the extents.
+                tracing::error!(directory = %path.display(), %error, "its lock is held until this process ends");
+                std::mem::forget(lock);
+                ended = ended.and(Err(error.into()));
+            }
         }
-        kept
+        ended
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // What went wrong is in the log.
+        let _ = self.end_directories();
     }
 }
 
