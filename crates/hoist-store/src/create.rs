@@ -5,6 +5,7 @@ use crate::bundle::Layout;
 use crate::contents::Contents;
 use crate::directory::{Directory, JOURNAL_NAMES, data, make_folder, manifest, segment_path};
 use crate::free_space::{FreeSpace, occupied};
+use crate::growth::{Growth, Rooms};
 use crate::journal;
 use crate::open::{Threads, check};
 use crate::segments;
@@ -12,7 +13,6 @@ use crate::spread::Spread;
 use crate::{Config, Durability, Error, SEGMENT_GRAIN_BYTES, Store, TensorSpec};
 use hoist_format::{Header, LifeKind, StoreId};
 use hoist_io::{Completion, FileOp};
-use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -40,13 +40,14 @@ where
         directories.push(directory);
     }
     let need_bytes = need_bytes(&layout, config);
-    let room_bytes = room_bytes(&config.nvme_path, need_bytes)?;
+    let rooms = rooms(&config.nvme_path, need_bytes)?;
     let contents = Contents::new(layout);
     let mut spread = Spread::new(directories.len());
-    let wish = (need_bytes, segment_bytes(need_bytes, config.segment_bytes));
-    let made = segments::make(&directories, &mut spread, wish, &room_bytes, &mut switch).and_then(
-        |(segments, sizes)| Ok((segments, fill(config, &mut directories, sizes, &contents, &mut switch)?)),
-    );
+    let growth = Growth::new(need_bytes, segment_bytes(need_bytes, config.segment_bytes), rooms);
+    let made =
+        segments::make(&directories, &mut spread, growth, &mut switch).and_then(|(segments, sizes)| {
+            Ok((segments, fill(config, &mut directories, sizes, &contents, &mut switch)?))
+        });
     match made {
         Ok((segments, header)) => {
             Ok(Store::new(config, header, contents, 0, (directories, segments, spread), switch))
@@ -112,22 +113,21 @@ pub(crate) fn discard(directories: &[Directory]) {
     }
 }
 
-/// The space that each directory has, on file systems of its own or not.
+/// The space that each directory has, on a device of its own or not.
 ///
 /// # Errors
 /// [`Error::NoRoom`] when it is not enough together: told before it is filled up.
-fn room_bytes(paths: &[PathBuf], need_bytes: u64) -> Result<Vec<u64>, Error> {
-    let mut rooms = Vec::new();
-    let mut devices = HashMap::new();
+fn rooms(paths: &[PathBuf], need_bytes: u64) -> Result<Rooms, Error> {
+    let mut found = Vec::new();
     for path in paths {
         let wrong =
             |source| Error::File { doing: "asking for the free space of", path: path.clone(), source };
-        let found = rustix::fs::statvfs(path).map_err(|errno| wrong(errno.into()))?;
-        let bytes = found.f_bavail.saturating_mul(found.f_frsize);
-        devices.insert(Path::metadata(path).map_err(wrong)?.dev(), bytes);
-        rooms.push(bytes);
+        let space = rustix::fs::statvfs(path).map_err(|errno| wrong(errno.into()))?;
+        let device = Path::metadata(path).map_err(wrong)?.dev();
+        found.push((device, space.f_bavail.saturating_mul(space.f_frsize)));
     }
-    let free_bytes = devices.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
+    let rooms = Rooms::new(found);
+    let free_bytes = rooms.free_bytes();
     if need_bytes > free_bytes {
         return Err(Error::NoRoom { directory: paths[0].clone(), need_bytes, free_bytes });
     }

@@ -21,6 +21,7 @@ mod create;
 mod directory;
 mod error;
 mod free_space;
+mod growth;
 mod ids;
 mod journal;
 mod location;
