@@ -217,8 +217,11 @@ fn a_read_that_fails_in_one_directory_gives_the_slot_back_when_all_are_done() {
 fn bytes_written_in_place_follow_the_drives() {
     let mut three = Three::new(Durability::None);
     let whole = three.store.whole(0);
-    // The third drive answers late, so that it is seen to be slow: a window of 200 ms is a few requests.
-    three.faults[2].add(Fault::new(FaultKind::Latency(std::time::Duration::from_millis(60))));
+    // The third drive answers late, so that it is seen to be slow: a window of 200 ms is a few requests. The others,
+    // however fast, are to be busy for a window within forty.
+    for (faults, millis) in three.faults.iter().zip([5, 5, 60]) {
+        faults.add(Fault::new(FaultKind::Latency(std::time::Duration::from_millis(millis))));
+    }
     let share = |three: &Three| three.store.store.directories().last().unwrap().write_share;
     let mut seed = 1;
     while share(&three) > 0.1 {
