@@ -22,7 +22,8 @@ const SHARE_MIN: f64 = 0.02;
 struct Drive {
     /// None until it was busy for a window.
     bytes_per_second: Option<f64>,
-    /// Bytes that it should have been given by now and was not; the sum over all is 0.
+    /// Bytes that it should have been given by now and was not; negative: it was given more. A stripe either way is
+    /// remembered, and what is beyond is forgotten, so that the drives' sum is about 0 and no more.
     owed: f64,
     requests: u32,
     busy_since: Option<Instant>,
@@ -95,6 +96,11 @@ impl Spread {
 
     /// The part of new writes that each directory gets while all have space; together 1.
     pub fn shares(&self) -> impl Iterator<Item = f64> {
+        self.drives.iter().map(self.share())
+    }
+
+    /// A drive's share, from what the drives moved until now.
+    fn share(&self) -> impl Fn(&Drive) -> f64 + use<> {
         let seen = self.drives.iter().filter_map(|drive| drive.bytes_per_second);
         let (count, sum) = seen.clone().fold((0.0, 0.0), |(count, sum), rate| (count + 1.0, sum + rate));
         // One that was not seen yet is taken for a usual one.
@@ -105,7 +111,7 @@ impl Spread {
             None => drive.bytes_per_second.unwrap_or(usual).max(least),
         };
         let total: f64 = self.drives.iter().map(weight).sum();
-        self.drives.iter().map(move |drive| weight(drive) / total)
+        move |drive| weight(drive) / total
     }
 
     /// Divides `bytes` among the directories that take writes, none more than it has `free` (whole pages of 4096):
@@ -119,10 +125,8 @@ impl Spread {
         if left > all {
             return false;
         }
-        for place in 0..self.drives.len() {
-            let share = self.shares().nth(place).unwrap_or(0.0);
-            self.drives[place].owed += share * bytes as f64;
-        }
+        let share = self.share();
+        self.drives.iter_mut().for_each(|drive| drive.owed += share(drive) * bytes as f64);
         let first = out.len();
         while left > 0 {
             let asked = &out[first..];
