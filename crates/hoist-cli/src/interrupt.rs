@@ -7,6 +7,8 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::failure::Failure;
+
 /// Exit status of a process that a second signal ended: 128 and the number of SIGINT, as shells have it.
 const STATUS_ENDED: i32 = 130;
 /// How long work may go on without looking: well under the 2 s in which an interrupted run must have ended.
@@ -31,7 +33,13 @@ impl Interrupt {
     ///
     /// # Errors
     /// When the kernel refuses a handler.
-    pub fn install() -> std::io::Result<Self> {
+    pub fn install() -> Result<Self, Failure> {
+        Self::handle().map_err(|error| {
+            Failure::work("installing a handler for Ctrl-C", error, "report it: this should not be")
+        })
+    }
+
+    fn handle() -> std::io::Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // Handlers run in this order: the first signal finds the flag unset and sets it, the second ends.

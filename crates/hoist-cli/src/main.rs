@@ -14,6 +14,7 @@ mod doctor;
 mod failure;
 mod interrupt;
 mod io;
+mod json;
 mod model;
 mod report;
 mod tune;

@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking, its helpers too")]
 
 mod common;
+#[path = "common/drive.rs"]
+mod drive;
 #[path = "common/full.rs"]
 mod full;
 
 use common::*;
+use drive::Drive;
 use full::Full;
-use hoist_io::{Backend, IoThread};
+use hoist_io::IoThread;
 use hoist_store::*;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,8 +32,12 @@ fn large_segments(paths: &[&Path]) -> Config {
 fn made_on(paths: &[&Path], drives: &[Full]) -> Result<(), Error> {
     let slab = slab();
     let start: &dyn Fn(usize, Deliver) -> _ = &|place, deliver| {
-        let (slab, full): (_, Full) = (slab.clone(), drives[place]);
-        IoThread::spawn_with("full", move || Ok(Box::new(full.over(&slab)?) as Box<dyn Backend>), deliver)
+        let (slab, will) = (slab.clone(), drives[place].clone());
+        let backend = move || {
+            let inner = hoist_io::open(&hoist_io::Config::default(), &slab)?;
+            Ok(Box::new(Drive { inner, will }) as _)
+        };
+        IoThread::spawn_with("hoist-io-test", backend, deliver)
     };
     let config = large_segments(paths);
     Store::create_on(&config, start, &[spec("a", 5, Life::Durable)], |_| {})?.close()?;
@@ -53,8 +60,8 @@ fn a_store_is_made_without_what_has_no_room() {
         (u64::MAX, MIB / 2, true),
     ] {
         let directory = tempdir().unwrap();
-        let full = Full { allocate_end, write_end };
-        let made = made_on(&[directory.path()], &[full]);
+        let full = Full::new(allocate_end, write_end);
+        let made = made_on(&[directory.path()], std::slice::from_ref(&full));
         assert_eq!(made.is_err(), fails, "{full:?}: {made:?}");
         assert!(fails || segments(directory.path()) == [MIB], "{full:?}");
     }
@@ -66,8 +73,7 @@ fn a_store_is_made_without_what_has_no_room() {
 fn a_directory_without_room_gets_no_segment() {
     for (allocate_end, write_end) in [(0, u64::MAX), (u64::MAX, 0)] {
         let (one, two) = (tempdir().unwrap(), tempdir().unwrap());
-        let drives = [(u64::MAX, u64::MAX), (allocate_end, write_end)];
-        let drives = drives.map(|(allocate_end, write_end)| Full { allocate_end, write_end });
+        let drives = [Full::new(u64::MAX, u64::MAX), Full::new(allocate_end, write_end)];
         made_on(&[one.path(), two.path()], &drives).unwrap();
         assert_eq!((segments(one.path()).len(), segments(two.path()).len()), (1, 0), "{:?}", drives[1]);
     }

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking, its helpers too")]
 
 mod common;
+#[path = "common/drive.rs"]
+mod drive;
 #[path = "common/dying.rs"]
 mod dying;
 
 use common::*;
+use drive::Drive;
 use dying::Dying;
 use hoist_io::{Fault, FaultKind, Faults, Faulty, IoThread, Operation, Place};
 use hoist_store::*;
@@ -74,7 +77,7 @@ fn open(config: &Config, faults: &[Faults], dead: &Arc<AtomicBool>) -> Driver {
         let dead = if place == 1 { Arc::clone(dead) } else { Arc::default() };
         let backend = move || {
             let inner = Box::new(Faulty::open(&hoist_io::Config::default(), &slab, &faults)?);
-            Ok(Box::new(Dying { inner, dead }) as _)
+            Ok(Box::new(Drive { inner, will: Dying { dead } }) as _)
         };
         IoThread::spawn_with("hoist-io-test", backend, deliver)
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
+use crate::json;
 use crate::report::{self, Report};
 use crate::{bench, config};
 
@@ -30,16 +31,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for note in &config.notes {
         eprintln!("{note}");
     }
-    let interrupt = Interrupt::install().map_err(|error| {
-        Failure::work("installing a handler for Ctrl-C", error, "report it: this should not be")
-    })?;
+    let interrupt = Interrupt::install()?;
     let json = args.json.clone();
     let publish = move |report: &Report| {
         print!("{}", report::print(report));
-        let Some(path) = &json else { return Ok(()) };
-        report.write_json(path).map_err(|error| {
-            Failure::work(format!("writing {}", path.display()), error, "name a file that can be written")
-        })
+        json::write(report, json.as_deref())
     };
     bench::run(&config, &interrupt, Arc::new(publish))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::doctor::Diagnosis;
 use crate::failure::Failure;
+use crate::json;
 
 /// Says what this machine can do, what that costs, and what mends it.
 #[derive(Debug, clap::Args)]
@@ -27,11 +28,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for line in &diagnosis.lines {
         println!("{line}");
     }
-    if let Some(path) = &args.json {
-        diagnosis.write_json(path).map_err(|error| {
-            Failure::work(format!("writing {}", path.display()), error, "name a file that can be written")
-        })?;
-    }
+    json::write(&diagnosis, args.json.as_deref())?;
     let things = match diagnosis.broken() {
         0 => return Ok(()),
         1 => "1 thing is broken".to_owned(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::io::{self, Call, Given, Report};
+use crate::json;
 
 /// Measures directories through the I/O that stores use, all at once, as fio would.
 #[derive(Debug, clap::Args)]
@@ -29,16 +30,11 @@ pub struct Args {
 /// When the call is wrong, a file cannot be made, read or written, or the run was interrupted.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let call = Call::read(&args.directories, &args.given, args.keep).map_err(Failure::Config)?;
-    let interrupt = Interrupt::install().map_err(|error| {
-        Failure::work("installing a handler for Ctrl-C", error, "report it: this should not be")
-    })?;
+    let interrupt = Interrupt::install()?;
     let json = args.json.clone();
     let publish = move |report: &Report| {
         print!("{}", io::print(report));
-        let Some(path) = &json else { return Ok(()) };
-        report.write_json(path).map_err(|error| {
-            Failure::work(format!("writing {}", path.display()), error, "name a file that can be written")
-        })
+        json::write(report, json.as_deref())
     };
     io::run(&call, &interrupt, Arc::new(publish))
 }

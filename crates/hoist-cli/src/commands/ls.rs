@@ -1,23 +1,17 @@
 //! `hoist ls DIR`
 
-use std::path::PathBuf;
-
 use comfy_table::{CellAlignment, Table, presets};
 use hoist_store::{Life, TensorInfo};
 
-use super::opened;
+use super::opened::{self, Directories};
 use crate::config::units::format_bytes;
 use crate::failure::Failure;
 
 /// Lists the tensors of a store.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The store's directories.
-    #[arg(value_name = "DIR", required_unless_present = "store")]
-    directories: Vec<PathBuf>,
-    /// The same, as the other commands have it.
-    #[arg(long, value_name = "DIR")]
-    store: Vec<PathBuf>,
+    #[command(flatten)]
+    directories: Directories,
 }
 
 /// Does it.
@@ -25,8 +19,7 @@ pub struct Args {
 /// # Errors
 /// When the store cannot be opened.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let directories = [args.directories.as_slice(), args.store.as_slice()].concat();
-    let store = opened::open(&directories)?;
+    let store = opened::open(&args.directories.all())?;
     let tensors = store.store().tensors();
     let table = table(tensors);
     let bytes = tensors.iter().map(|tensor| tensor.bytes).sum();

@@ -8,6 +8,24 @@ use hoist_store::{BlockingStore, Config};
 
 use crate::failure::Failure;
 
+/// The directories of a store that is only looked at.
+#[derive(Debug, clap::Args)]
+pub struct Directories {
+    /// The store's directories.
+    #[arg(value_name = "DIR", required_unless_present = "store")]
+    directories: Vec<PathBuf>,
+    /// The same, as the other commands have it.
+    #[arg(long, value_name = "DIR")]
+    store: Vec<PathBuf>,
+}
+
+impl Directories {
+    /// However they were given.
+    pub fn all(&self) -> Vec<PathBuf> {
+        [self.directories.as_slice(), self.store.as_slice()].concat()
+    }
+}
+
 /// Memory of a tool: what a store needs to go at full speed.
 const SLAB_BYTES: u64 = 64 << 20;
 

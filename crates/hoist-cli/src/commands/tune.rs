@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
+use crate::json;
 use crate::tune::{self, Call, Report};
 
 /// Finds the settings of io.* with which directories read and write most, and prints them as a config.
@@ -41,9 +42,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             return Err(Failure::Config(problems.collect()));
         }
     };
-    let interrupt = Interrupt::install().map_err(|error| {
-        Failure::work("installing a handler for Ctrl-C", error, "report it: this should not be")
-    })?;
+    let interrupt = Interrupt::install()?;
     let (names, json) = (call.names.clone(), args.json.clone());
     let (output, force) = (args.output.clone(), args.force);
     let shown: Vec<String> = call.directories.iter().map(|path| path.display().to_string()).collect();
@@ -59,10 +58,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         if let (Some(text), Some(path)) = (&text, &output) {
             tune::write(path, text, force)?;
         }
-        let Some(path) = &json else { return Ok(()) };
-        report.write_json(path).map_err(|error| {
-            Failure::work(format!("writing {}", path.display()), error, "name a file that can be written")
-        })
+        json::write(report, json.as_deref())
     };
     tune::run(&call, &interrupt, Arc::new(publish))
 }

@@ -1,22 +1,16 @@
 //! `hoist verify --store DIR`
 
-use std::path::PathBuf;
-
 use hoist_store::{BadBlock, VerifyReport};
 
-use super::opened;
+use super::opened::{self, Directories};
 use crate::config::units::format_bytes;
 use crate::failure::Failure;
 
 /// Reads every durable byte of a store and compares it with its checksum.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The store's directories.
-    #[arg(value_name = "DIR", required_unless_present = "store")]
-    directories: Vec<PathBuf>,
-    /// The same, as the other commands have it.
-    #[arg(long, value_name = "DIR")]
-    store: Vec<PathBuf>,
+    #[command(flatten)]
+    directories: Directories,
 }
 
 /// Does it.
@@ -24,8 +18,7 @@ pub struct Args {
 /// # Errors
 /// When the store cannot be opened or read, or when bytes are wrong.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let directories = [args.directories.as_slice(), args.store.as_slice()].concat();
-    let mut store = opened::open(&directories)?;
+    let mut store = opened::open(&args.directories.all())?;
     let verified =
         hoist_store::verify(&mut store).map_err(|error| Failure::Work(format!("verifying: {error}")));
     let VerifyReport { blocks, bytes, bad } = opened::close(store, verified)?;

@@ -13,7 +13,7 @@ mod ring;
 mod trial;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -105,16 +105,6 @@ impl Diagnosis {
     /// How many lines say that hoist does not work.
     pub fn broken(&self) -> usize {
         self.lines.iter().filter(|line| line.state == State::Broken).count()
-    }
-
-    /// Writes the lines as JSON.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn write_json(&self, path: &Path) -> std::io::Result<()> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        std::fs::write(path, text)
     }
 }
 

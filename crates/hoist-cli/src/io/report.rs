@@ -1,7 +1,5 @@
 //! What a run reports: the keys of `--json`, described in `docs/io.md`.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::call::{Call, Settings};
@@ -138,16 +136,6 @@ impl Report {
     /// What the machine gave, of each directory.
     pub fn obtained(&self) -> &[String] {
         &self.machine.obtained
-    }
-
-    /// Writes the report as JSON.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn write_json(&self, path: &Path) -> std::io::Result<()> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        std::fs::write(path, text)
     }
 }
 

@@ -1,20 +1,15 @@
 //! The report as a table on the terminal.
 
-use std::fmt::Write as _;
 use std::time::Duration;
-
-use comfy_table::{Table, presets};
 
 use super::report::{Rates, Report};
 use crate::config::units::{format_bytes, format_rate};
+use crate::report::Rows;
 
 /// The report, for people.
 pub fn print(report: &Report) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let mut row = |name: &str, value: String| {
-        table.add_row([name.to_owned(), value]);
-    };
+    let mut rows = Rows::new();
+    let mut row = |name: &str, value: String| rows.row(name, value);
     for (name, rates) in [("read", report.read), ("write", report.write)] {
         let Some(rates) = rates else { continue };
         row(name, moved(&rates));
@@ -25,18 +20,8 @@ pub fn print(report: &Report) -> String {
         row("processor", format!("{seconds:.3} s a GiB{}", sums.unwrap_or_default()));
     }
     row("memory", format!("{} for requests under way", format_bytes(report.memory_bytes)));
-    for obtained in report.obtained() {
-        row("obtained", obtained.clone());
-    }
-    let mut text = String::new();
-    if report.partial {
-        let _ = writeln!(text, "PARTIAL: interrupted before its end");
-    }
-    // The preset pads to the widest row; trailing blanks would only be in the way of a reader's clipboard.
-    for line in table.to_string().lines() {
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
+    rows.obtained(report.obtained());
+    rows.text(report.partial.then(|| "interrupted before its end".to_owned()))
 }
 
 fn moved(rates: &Rates) -> String {

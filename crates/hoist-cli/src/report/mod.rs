@@ -2,9 +2,8 @@
 
 mod machine;
 mod memory;
+mod rows;
 mod table;
-
-use std::path::Path;
 
 use serde::Serialize;
 
@@ -12,6 +11,7 @@ use crate::config::Config;
 
 pub use machine::{Machine, file_system};
 pub use memory::{bytes as meminfo_bytes, peak_rss_bytes};
+pub use rows::Rows;
 pub use table::print;
 
 /// The version of the keys: a key that changes its meaning changes this.
@@ -50,16 +50,6 @@ impl Report {
     ) -> Self {
         let partial = summary.steps < config.run.steps;
         Self { schema: SCHEMA, partial, machine, config, model, bandwidths, summary, engine }
-    }
-
-    /// Writes the report as JSON.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn write_json(&self, path: &Path) -> std::io::Result<()> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        std::fs::write(path, text)
     }
 }
 

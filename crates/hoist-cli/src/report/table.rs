@@ -1,20 +1,13 @@
 //! The report as a table on the terminal.
 
-use std::fmt::Write as _;
-
-use comfy_table::{Table, presets};
-
-use super::{Report, Stalls, Summary};
+use super::{Report, Rows, Stalls, Summary};
 use crate::config::units::{format_bytes, format_rate};
 
 /// The report, for people.
 pub fn print(report: &Report) -> String {
     let summary = &report.summary;
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let mut row = |name: &str, value: String| {
-        table.add_row([name.to_owned(), value]);
-    };
+    let mut rows = Rows::new();
+    let mut row = |name: &str, value: String| rows.row(name, value);
     row("model", format!("{} tensors, {}", report.model.tensors, format_bytes(report.model.bytes)));
     row("step time", step_time(summary));
     row("roofline", format!("{:.3} s", summary.roofline_seconds));
@@ -51,22 +44,9 @@ pub fn print(report: &Report) -> String {
         format!("host to device {}, device to host {}", format_rate(probed.h2d), format_rate(probed.d2h)),
     );
     row("verified", format!("{}, {} bytes wrong", format_bytes(summary.verified_bytes), summary.mismatches));
-    for obtained in &report.machine.obtained {
-        row("obtained", obtained.clone());
-    }
-    let mut text = String::new();
-    if report.partial {
-        let _ = writeln!(
-            text,
-            "PARTIAL: interrupted after {} of {} steps",
-            summary.steps, report.config.run.steps
-        );
-    }
-    // The preset pads to the widest row; trailing blanks would only be in the way of a reader's clipboard.
-    for line in table.to_string().lines() {
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
+    rows.obtained(&report.machine.obtained);
+    let (done, all) = (summary.steps, report.config.run.steps);
+    rows.text(report.partial.then(|| format!("interrupted after {done} of {all} steps")))
 }
 
 fn step_time(summary: &Summary) -> String {

@@ -1,6 +1,5 @@
 //! What a run reports: the keys of `--json`, described in `docs/tune.md`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -205,16 +204,6 @@ impl Report {
             }
         };
         self.candidates = (0..candidates.len()).map(entry).collect();
-    }
-
-    /// Writes the report as JSON.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn write_json(&self, path: &Path) -> std::io::Result<()> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        std::fs::write(path, text)
     }
 }
 

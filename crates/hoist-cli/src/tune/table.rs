@@ -1,19 +1,13 @@
 //! The report as a table on the terminal.
 
-use std::fmt::Write as _;
-
-use comfy_table::{Table, presets};
-
 use super::report::{Entry, Report, Setting};
 use crate::config::units::{format_bytes, format_exact_bytes, format_rate};
+use crate::report::Rows;
 
 /// The report, for people; directories by these names.
 pub fn print(report: &Report, names: &[String]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let mut row = |name: &str, value: String| {
-        table.add_row([name.to_owned(), value]);
-    };
+    let mut rows = Rows::new();
+    let mut row = |name: &str, value: String| rows.row(name, value);
     match &report.chosen {
         Some(chosen) => row(
             "best settings",
@@ -68,18 +62,8 @@ pub fn print(report: &Report, names: &[String]) -> String {
             row(&format!("{name}: file"), format!("{bytes} instead of {wanted}"));
         }
     }
-    for obtained in &report.machine.obtained {
-        row("obtained", obtained.clone());
-    }
-    let mut text = String::new();
-    if report.partial {
-        let _ = writeln!(text, "PARTIAL: interrupted before its end");
-    }
-    // The preset pads to the widest row; trailing blanks would only be in the way of a reader's clipboard.
-    for line in table.to_string().lines() {
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
+    rows.obtained(&report.machine.obtained);
+    rows.text(report.partial.then(|| "interrupted before its end".to_owned()))
 }
 
 /// The standard error of a candidate's share, in the direction where it is the largest.

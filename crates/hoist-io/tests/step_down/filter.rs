@@ -31,51 +31,35 @@ pub struct Argument {
 
 /// Refuses a system call, by its number, with one argument.
 pub fn refuse_argument(command: &mut Command, number: i64, argument: Argument, errno: i32) {
-    install(
-        command,
-        vec![
-            load(offset_of!(SeccompData, arch)),
-            skip_unless_equal(ARCH, 5),
-            load(offset_of!(SeccompData, nr)),
-            skip_unless_equal(number as u32, 3),
-            load(offset_of!(SeccompData, args) + argument.place * size_of::<u64>()),
-            skip_unless_equal(argument.value, 1),
-            answer(libc::SECCOMP_RET_ERRNO | errno as u32),
-            answer(libc::SECCOMP_RET_ALLOW),
-        ],
-    );
+    let place = offset_of!(SeccompData, args) + argument.place * size_of::<u64>();
+    refuse(command, number, &[load(place), skip_unless_equal(argument.value, 1)], errno);
 }
 
 /// Refuses a system call, by its number.
 pub fn refuse_call(command: &mut Command, number: i64, errno: i32) {
-    install(
-        command,
-        vec![
-            load(offset_of!(SeccompData, arch)),
-            skip_unless_equal(ARCH, 3),
-            load(offset_of!(SeccompData, nr)),
-            skip_unless_equal(number as u32, 1),
-            answer(libc::SECCOMP_RET_ERRNO | errno as u32),
-            answer(libc::SECCOMP_RET_ALLOW),
-        ],
-    );
+    refuse(command, number, &[], errno);
 }
 
 /// Refuses mappings of hugetlb pages, as a machine does that has none left.
 pub fn refuse_hugetlb(command: &mut Command) {
-    install(
-        command,
-        vec![
-            load(offset_of!(SeccompData, arch)),
-            skip_unless_equal(ARCH, 5),
-            load(offset_of!(SeccompData, nr)),
-            skip_unless_equal(libc::SYS_mmap as u32, 3),
-            load(MMAP_FLAGS),
-            skip_unless_bits(libc::MAP_HUGETLB as u32, 1),
-            answer(libc::SECCOMP_RET_ERRNO | libc::ENOMEM as u32),
-            answer(libc::SECCOMP_RET_ALLOW),
-        ],
-    );
+    let condition = [load(MMAP_FLAGS), skip_unless_bits(libc::MAP_HUGETLB as u32, 1)];
+    refuse(command, libc::SYS_mmap, &condition, libc::ENOMEM);
+}
+
+/// Refuses a system call under a condition, which skips one when it does not hold.
+fn refuse(command: &mut Command, number: i64, condition: &[libc::sock_filter], errno: i32) {
+    // What does not match skips the rest and the refusal.
+    let rest = condition.len() as u8 + 1;
+    let mut filters = vec![
+        load(offset_of!(SeccompData, arch)),
+        skip_unless_equal(ARCH, rest + 2),
+        load(offset_of!(SeccompData, nr)),
+        skip_unless_equal(number as u32, rest),
+    ];
+    filters.extend_from_slice(condition);
+    filters.push(answer(libc::SECCOMP_RET_ERRNO | errno as u32));
+    filters.push(answer(libc::SECCOMP_RET_ALLOW));
+    install(command, filters);
 }
 
 fn load(offset: usize) -> libc::sock_filter {

@@ -1,100 +1,59 @@
 //! A drive that is full where a test says so.
 
-use hoist_io::{
-    Backend, Completion, Config, Error, FileId, FileOp, FileReply, Obtained, Operation, Priority, Request,
-    RequestId, Transfer, Wait, Waker,
-};
-use hoist_memory::Slab;
+use crate::drive::Will;
+use hoist_io::{Completion, Error, FileId, FileOp, FileReply, Operation, Request, RequestId, Transfer};
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
-/// Up to where a segment may be allocated, and written.
-#[derive(Debug, Clone, Copy)]
+/// Up to where a segment may be allocated, and zeroed.
+#[derive(Debug, Clone)]
 pub struct Full {
-    pub allocate_end: u64,
-    pub write_end: u64,
-}
-
-impl Full {
-    pub fn over(self, slab: &Arc<Slab>) -> Result<FullDrive, Error> {
-        let inner = hoist_io::open(&Config::default(), slab)?;
-        Ok(FullDrive { inner, full: self, segments: HashSet::new(), refused: HashSet::new() })
-    }
-}
-
-pub struct FullDrive {
-    inner: Box<dyn Backend>,
-    full: Full,
+    allocate_end: u64,
+    write_end: u64,
     segments: HashSet<FileId>,
     /// Writes that have no room; their bytes are written all the same.
     refused: HashSet<RequestId>,
 }
 
-fn no_space() -> std::io::Error {
-    std::io::ErrorKind::StorageFull.into()
+impl Full {
+    pub fn new(allocate_end: u64, write_end: u64) -> Full {
+        Full { allocate_end, write_end, segments: HashSet::new(), refused: HashSet::new() }
+    }
 }
 
-impl Backend for FullDrive {
-    fn push(&mut self, request: Request) {
+impl Will for Full {
+    fn pushed(&mut self, request: &Request) {
         let segments = request.ranges.iter().filter(|range| self.segments.contains(&range.file));
         let end = segments.map(|range| range.offset + range.bytes).max();
-        if matches!(request.transfer, Transfer::WriteBuffer(_)) && end > Some(self.full.write_end) {
+        if matches!(request.transfer, Transfer::WriteBuffer(_)) && end > Some(self.write_end) {
             self.refused.insert(request.id);
         }
-        self.inner.push(request);
     }
 
-    fn promote(&mut self, id: RequestId, priority: Priority) {
-        self.inner.promote(id, priority);
-    }
-
-    fn abandon(&mut self, id: RequestId) {
-        self.inner.abandon(id);
-    }
-
-    fn submit(&mut self) -> Result<(), Error> {
-        self.inner.submit()
-    }
-
-    fn reap(&mut self, wait: Wait, done: &mut Vec<Completion>) -> Result<(), Error> {
-        self.inner.reap(wait, done)?;
-        for completion in done.iter_mut().filter(|completion| self.refused.remove(&completion.id)) {
-            let (path, operation) = (Arc::from(Path::new("full")), Operation::Write);
-            let (offset, bytes, source) = (self.full.write_end, 0, no_space());
+    fn done(&mut self, completion: &mut Completion) {
+        if self.refused.remove(&completion.id) {
+            let (operation, path) = (Operation::Write, Path::new("full").into());
+            let (offset, bytes, source) = (self.write_end, 0, ErrorKind::StorageFull.into());
             completion.result = Err(Error::Transfer { operation, path, offset, bytes, attempts: 1, source });
         }
-        Ok(())
     }
 
-    fn waker(&self) -> Waker {
-        self.inner.waker()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.inner.in_flight()
-    }
-
-    fn file(&mut self, op: FileOp) -> Result<FileReply, Error> {
+    fn file(&mut self, op: &FileOp) -> Result<(), Error> {
         match op {
-            FileOp::Allocate { offset, bytes, .. } if offset + bytes > self.full.allocate_end => {
-                Err(Error::File { operation: "allocate", path: "full".into(), source: no_space() })
+            FileOp::Allocate { offset, bytes, .. } if offset + bytes > self.allocate_end => {
+                let source = ErrorKind::StorageFull.into();
+                Err(Error::File { operation: "allocate", path: "full".into(), source })
             }
-            FileOp::Open { ref path, .. } if path.extension().is_some_and(|end| end == "seg") => {
-                let reply = self.inner.file(op)?;
-                self.segments.insert(reply.file());
-                Ok(reply)
-            }
-            op => self.inner.file(op),
+            _ => Ok(()),
         }
     }
 
-    fn drain(&mut self, deadline: Duration, done: &mut Vec<Completion>) -> Result<(), Error> {
-        self.inner.drain(deadline, done)
-    }
-
-    fn obtained(&self) -> &Obtained {
-        self.inner.obtained()
+    fn file_done(&mut self, op: &FileOp, reply: FileReply) {
+        if let FileOp::Open { path, .. } = op
+            && path.extension().is_some_and(|end| end == "seg")
+        {
+            self.segments.insert(reply.file());
+        }
     }
 }
