@@ -10,7 +10,7 @@ use hoist_store::{Durability, NOTE_BYTES_MAX};
 use crate::cut::{Cut, Units};
 use crate::error::Error;
 use crate::failures::Aborted;
-use crate::message::{Call, Granted, Message};
+use crate::message::{Call, EpochReply, Granted, Message};
 use crate::order::Order;
 use crate::pipeline::{Pipeline, Waiting, answer};
 use crate::slots::Slots;
@@ -186,7 +186,7 @@ impl Pipeline {
     }
 
     /// 7: the step ends. At most one commit is under way; this one waits until that is over.
-    fn commit(&mut self, reply: Sender<Result<(), Error>>, epoch: Sender<Result<u64, Error>>) {
+    fn commit(&mut self, reply: Sender<Result<(), Error>>, epoch: EpochReply) {
         let refused = self.usable().err().or_else(|| {
             let outside = Error::Step { call: "commit_step", rule: "needs a step: begin one first" };
             (!self.in_step).then_some(outside)
@@ -240,7 +240,7 @@ impl Pipeline {
             Ok(()) => {
                 self.events.push_back(Event::CommitDone(epoch));
                 if let Some(waiting) = waiting {
-                    answer(&waiting, Ok(epoch));
+                    answer(&waiting.sender, Ok(epoch));
                 }
                 self.begin_commit();
             }
@@ -256,7 +256,7 @@ impl Pipeline {
     pub(crate) fn fail(&mut self, error: Error) {
         tracing::error!("{error}");
         if let Some(waiting) = self.committing.take() {
-            answer(&waiting, Err(error.clone()));
+            answer(&waiting.sender, Err(error.clone()));
         }
         if let Some((reply, _)) = self.next_commit.take() {
             answer(&reply, Err(error.clone()));

@@ -2,7 +2,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use hoist_store::{CHECKSUM_BYTES, TensorId, TensorInfo, TensorSpec};
 use crate::config::Config;
 use crate::error::Error;
 use crate::lease::Lease;
-use crate::message::{Call, Message};
+use crate::message::{Call, EpochReply, Message};
 use crate::open::StartIo;
 use crate::order::{Order, TensorUse};
 use crate::stats::Stats;
@@ -43,6 +43,8 @@ struct Shared {
 #[derive(Debug)]
 pub struct Commit {
     epoch: Receiver<Result<u64, Error>>,
+    /// Set when the outcome has been taken.
+    heard: Arc<AtomicBool>,
 }
 
 impl Commit {
@@ -52,7 +54,9 @@ impl Commit {
     /// # Errors
     /// [`Error::Commit`]: the step is lost, and the running one with it; the next begins at the epoch before it.
     pub fn wait(self) -> Result<u64, Error> {
-        self.epoch.recv().unwrap_or(Err(Error::Closed))
+        let outcome = self.epoch.recv().unwrap_or(Err(Error::Closed));
+        self.heard.store(true, Ordering::Release);
+        outcome
     }
 }
 
@@ -225,9 +229,11 @@ impl Engine {
     /// [`Error::LeasesHeld`], [`Error::Step`] outside a step, [`Error::Commit`] when an earlier
     /// commit failed.
     pub fn commit_step(&self) -> Result<Commit, Error> {
-        let (epoch_sender, epoch) = bounded(1);
-        self.ask(|reply| Call::Commit(reply, epoch_sender))??;
-        Ok(Commit { epoch })
+        let (sender, epoch) = bounded(1);
+        let heard = Arc::new(AtomicBool::new(false));
+        let answers = EpochReply { sender, heard: Arc::clone(&heard) };
+        self.ask(|reply| Call::Commit(reply, answers))??;
+        Ok(Commit { epoch, heard })
     }
 
     /// Puts work of this length on the emulated device's stream; the event passes when it ends.

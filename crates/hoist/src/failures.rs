@@ -2,18 +2,22 @@
 //! rolled back, and all who have to do with it hear why.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hoist_memory::Slot;
 use hoist_plan::{Event, RequestId, UnitId};
 
 use crate::error::Error;
-use crate::pipeline::Pipeline;
+use crate::message::EpochReply;
+use crate::pipeline::{Pipeline, answer};
 
 /// An epoch that failed.
 pub(crate) struct Aborted {
     error: Error,
-    /// Whether anybody has heard of it.
+    /// Whether a call has said so, or whoever waits for the commit has heard it. An answer that lies in a channel is none:
+    /// a step would begin over another epoch than its trainer thinks.
     told: bool,
+    heard: Option<Arc<AtomicBool>>,
     /// Requests are in flight, or leases held, that must come back first.
     pub(crate) rolling_back: bool,
     /// Why its record could not be taken back.
@@ -27,9 +31,13 @@ impl Aborted {
         self.error.clone()
     }
 
+    fn is_told(&self) -> bool {
+        self.told || self.heard.as_ref().is_some_and(|heard| heard.load(Ordering::Acquire))
+    }
+
     /// What nobody has heard of.
     pub(crate) fn untold(self) -> Option<Error> {
-        if self.told { self.unretracted } else { Some(self.error) }
+        if self.is_told() { self.unretracted } else { Some(self.error) }
     }
 }
 
@@ -39,16 +47,15 @@ impl Pipeline {
     pub(crate) fn abort(&mut self, epoch: u64, cause: Error) {
         let error = Error::Commit { epoch, cause: Box::new(cause) };
         tracing::error!("{error}");
-        let mut told = false;
-        if let Some(waiting) = self.committing.take() {
-            told |= waiting.send(Err(error.clone())).is_ok();
-        }
-        if let Some((reply, _)) = self.next_commit.take() {
-            told |= reply.send(Err(error.clone())).is_ok();
-        }
+        let heard = self.committing.take().map(|EpochReply { sender, heard }| {
+            answer(&sender, Err(error.clone()));
+            heard
+        });
+        // Whoever ends the running step waits for this one.
+        let told = self.next_commit.take().map(|(reply, _)| answer(&reply, Err(error.clone()))).is_some();
         self.in_step = false;
         self.notes.clear();
-        self.aborted = Some(Aborted { error, told, rolling_back: true, unretracted: None });
+        self.aborted = Some(Aborted { error, told, heard, rolling_back: true, unretracted: None });
     }
 
     /// Nothing is in flight and no lease is held: the store follows.
@@ -65,7 +72,7 @@ impl Pipeline {
         loop {
             let count = self.held.len() - self.releasing.len();
             let Some(aborted) = &mut self.aborted else { return Ok(()) };
-            if !aborted.told {
+            if !aborted.is_told() {
                 return Err(aborted.tell());
             }
             if !aborted.rolling_back {

@@ -1,6 +1,7 @@
 //! What the engine's thread is told, and by whom.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -30,6 +31,13 @@ pub(crate) struct Granted {
     pub(crate) cut: Arc<Cut>,
 }
 
+/// Where the outcome of a commit goes.
+pub(crate) struct EpochReply {
+    pub(crate) sender: Sender<Result<u64, Error>>,
+    /// Whether somebody has taken it from the channel. What nobody has taken, the next call says.
+    pub(crate) heard: Arc<AtomicBool>,
+}
+
 /// What a client asks; each is answered on its own channel.
 pub(crate) enum Call {
     Declare(Order, Sender<Result<OrderId, Error>>),
@@ -45,8 +53,8 @@ pub(crate) enum Call {
         access: usize,
         reply: Sender<Result<Granted, Error>>,
     },
-    /// The second channel gets the epoch when it is durable.
-    Commit(Sender<Result<(), Error>>, Sender<Result<u64, Error>>),
+    /// The second is answered when the epoch is durable.
+    Commit(Sender<Result<(), Error>>, EpochReply),
     Launch(Duration, Sender<Event>),
     Stats(Sender<Stats>),
     Note(String, Vec<u8>, Sender<Result<(), Error>>),

@@ -29,7 +29,7 @@ use hoist_store::{Store, StoreEvent};
 use crate::cut::{Cut, Units};
 use crate::error::Error;
 use crate::failures::Aborted;
-use crate::message::{Call, Granted, Hold, Message};
+use crate::message::{Call, EpochReply, Granted, Hold, Message};
 use crate::order::Order;
 use crate::slots::Slots;
 use crate::workers::{Job, Worked, Workers};
@@ -54,7 +54,7 @@ pub(crate) struct Pipeline {
     /// The epoch that the next commit makes.
     pub(crate) epoch: u64,
     /// The commit under way, and who waits for it; and the call that waits until it is over.
-    pub(crate) committing: Option<Sender<Result<u64, Error>>>,
+    pub(crate) committing: Option<EpochReply>,
     pub(crate) next_commit: Option<CommitCall>,
     /// What ended the engine's usefulness: a thread that has died.
     pub(crate) failed: Option<Error>,
@@ -86,7 +86,7 @@ pub(crate) struct Pipeline {
 }
 
 /// A client that ends a step: told when the commit begins, and its epoch when it is durable.
-pub(crate) type CommitCall = (Sender<Result<(), Error>>, Sender<Result<u64, Error>>);
+pub(crate) type CommitCall = (Sender<Result<(), Error>>, EpochReply);
 
 /// A client that waits in `acquire`.
 pub(crate) struct Waiting {

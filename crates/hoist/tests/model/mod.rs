@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hoist::{
-    Access, Class, Config, Dtype, Engine, Life, Mode, Order, OrderId, Phase, TensorId, TensorSpec, TensorUse,
-    Tier,
+    Access, Class, Config, Dtype, Engine, Lease, Life, Mode, Order, OrderId, Phase, TensorId, TensorSpec,
+    TensorUse, Tier,
 };
 
 pub const MIB: u64 = 1 << 20;
@@ -176,8 +176,8 @@ impl Oracle {
         engine.commit_step().unwrap()
     }
 
-    pub fn access(&mut self, engine: &Engine, order: &Order, index: usize, pause: Duration) {
-        let mut lease = engine.acquire(index).unwrap_or_else(|error| panic!("access {index}: {error}"));
+    /// Checks what a lease reads, and writes new versions of what it writes.
+    pub fn fill(&mut self, lease: &mut Lease, order: &Order, index: usize) {
         for (place, one) in order.accesses[index].uses.iter().enumerate() {
             let tensor = one.tensor.0;
             let pieces = &mut self.versions[tensor as usize];
@@ -191,6 +191,11 @@ impl Oracle {
                 fill(lease.parts_mut(place), tensor, piece.1, one.bytes.start);
             }
         }
+    }
+
+    pub fn access(&mut self, engine: &Engine, order: &Order, index: usize, pause: Duration) {
+        let mut lease = engine.acquire(index).unwrap_or_else(|error| panic!("access {index}: {error}"));
+        self.fill(&mut lease, order, index);
         std::thread::sleep(pause);
         if index.is_multiple_of(2) {
             lease.release();
