@@ -97,9 +97,14 @@ fn trial_read(ring: &mut IoUring) -> Result<(), Error> {
     // SAFETY: the buffer is not touched until the completion is here, and is leaked if it does not come.
     let pushed = unsafe { ring.submission().push(&entry) };
     assert!(pushed.is_ok(), "no room in a new ring");
-    let Some(completion) = wait_for_one(ring)? else {
-        std::mem::forget(buffer);
-        return Err(failed("a trial read")(io::ErrorKind::TimedOut.into()));
+    let completion = match wait_for_one(ring) {
+        Ok(Some(completion)) => completion,
+        missing => {
+            std::mem::forget(buffer);
+            return Err(missing
+                .err()
+                .unwrap_or_else(|| failed("a trial read")(io::ErrorKind::TimedOut.into())));
+        }
     };
     let result = completion.result();
     if result < 0 {
