@@ -111,12 +111,16 @@ class Run(typing.NamedTuple):
     def of_hoist(cls, report):
         """hoist's report."""
         directions = [report[name] for name in ("read", "write") if name in report]
+        if not directions:
+            sys.exit("hoist moved nothing: give it more --seconds")
         return cls(sum(found["bytes_per_second"] for found in directions), report["cpu_seconds_per_gib"])
 
     @classmethod
     def of_fio(cls, job):
         """One job of fio's report, which has processor time as a share of the run's."""
         moved = job["read"]["io_bytes"] + job["write"]["io_bytes"]
+        if moved == 0:
+            sys.exit("fio moved nothing: give it more --seconds")
         seconds = (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000
         return cls(job["read"]["bw_bytes"] + job["write"]["bw_bytes"], seconds / (moved / (1 << 30)))
 
@@ -183,14 +187,16 @@ class Bench:
 
     def best_of_fio(self):
         """fio's best variant."""
-        tries = {name: [] for name, _ in variants(size_bytes(self.mode.block))}
+        # Asked for once: how many huge pages are free changes meanwhile.
+        kinds = dict(variants(size_bytes(self.mode.block)))
+        tries = {name: [] for name in kinds}
         for _ in range(self.arguments.tries):
-            for name, words in variants(size_bytes(self.mode.block)):
+            for name, words in kinds.items():
                 tries[name].append(self.run_fio(words).rate)
         for name, rates in tries.items():
             print(f"  fio with {name}: {statistics.median(rates) / 1e9:.3f} GB/s")
         best = max(tries, key=lambda name: statistics.median(tries[name]))
-        return best, dict(variants(size_bytes(self.mode.block)))[best]
+        return best, kinds[best]
 
     def compare(self):
         """All of it, for one mode."""
@@ -229,8 +235,10 @@ def main():
     arguments = parser.parse_args()
     modes = arguments.modes.split(",")
     unknown = [mode for mode in modes if mode not in MODES]
-    if unknown or arguments.pairs < 1 or arguments.tries < 1:
-        parser.error(f"--modes are {', '.join(MODES)} ({', '.join(unknown)} is none); --pairs and --tries at least 1")
+    if unknown:
+        parser.error(f"--modes are {', '.join(MODES)}, and not {', '.join(unknown)}")
+    if min(arguments.pairs, arguments.tries, arguments.seconds) < 1:
+        parser.error("--pairs, --tries and --seconds are 1 at the least")
     for program in ["fio", arguments.hoist]:
         if shutil.which(program) is None:
             parser.error(f"{program} is not there: fio is Debian's package fio, hoist is built by cargo build --release")
