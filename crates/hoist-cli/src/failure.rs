@@ -23,6 +23,22 @@ impl Failure {
         Self::Work(format!("{doing}: {why}; {remedy}").replace('\n', " "))
     }
 
+    /// What was read, if it is right and nothing else is wrong: all mistakes at once.
+    ///
+    /// # Errors
+    /// [`Failure::Config`] with what was wrong with it, and the others.
+    pub fn unless_right<T>(
+        read: Result<T, Vec<Problem>>,
+        others: impl IntoIterator<Item = Problem>,
+    ) -> Result<T, Self> {
+        let (read, mut problems) = match read {
+            Ok(read) => (Some(read), Vec::new()),
+            Err(problems) => (None, problems),
+        };
+        problems.extend(others);
+        read.filter(|_| problems.is_empty()).ok_or(Self::Config(problems))
+    }
+
     /// The exit status that stands for it.
     pub fn status(&self) -> ExitCode {
         match self {

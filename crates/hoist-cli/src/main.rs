@@ -14,8 +14,8 @@ mod doctor;
 mod failure;
 mod interrupt;
 mod io;
-mod json;
 mod model;
+mod output;
 mod report;
 mod tune;
 

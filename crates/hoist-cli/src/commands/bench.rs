@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::json;
+use crate::output;
 use crate::report::{self, Report};
 use crate::{bench, config};
 
@@ -27,7 +27,8 @@ pub struct Args {
 /// # Errors
 /// When the config is wrong, the work fails, bytes were wrong, or the run was interrupted.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let config = config::load(&args.config, &args.sets).map_err(Failure::Config)?;
+    let problem = output::json_problem(args.json.as_deref());
+    let config = Failure::unless_right(config::load(&args.config, &args.sets), problem)?;
     for note in &config.notes {
         eprintln!("{note}");
     }
@@ -35,7 +36,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let json = args.json.clone();
     let publish = move |report: &Report| {
         print!("{}", report::print(report));
-        json::write(report, json.as_deref())
+        output::write_json(report, json.as_deref())
     };
     bench::run(&config, &interrupt, Arc::new(publish))
 }

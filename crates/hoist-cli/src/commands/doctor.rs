@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::doctor::Diagnosis;
 use crate::failure::Failure;
-use crate::json;
+use crate::output;
 
 /// Says what this machine can do, what that costs, and what mends it.
 #[derive(Debug, clap::Args)]
@@ -22,13 +22,14 @@ pub struct Args {
 /// # Errors
 /// When something is broken, so that hoist cannot work here, or the JSON cannot be written.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    Failure::unless_right(Ok(()), output::json_problem(args.json.as_deref()))?;
     let here = [PathBuf::from(".")];
     let directories = if args.directories.is_empty() { &here[..] } else { &args.directories };
     let diagnosis = Diagnosis::of(directories);
     for line in &diagnosis.lines {
         println!("{line}");
     }
-    json::write(&diagnosis, args.json.as_deref())?;
+    output::write_json(&diagnosis, args.json.as_deref())?;
     let things = match diagnosis.broken() {
         0 => return Ok(()),
         1 => "1 thing is broken".to_owned(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::io::{self, Call, Given, Report};
-use crate::json;
+use crate::output;
 
 /// Measures directories through the I/O that stores use, all at once, as fio would.
 #[derive(Debug, clap::Args)]
@@ -29,12 +29,13 @@ pub struct Args {
 /// # Errors
 /// When the call is wrong, a file cannot be made, read or written, or the run was interrupted.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let call = Call::read(&args.directories, &args.given, args.keep).map_err(Failure::Config)?;
+    let problem = output::json_problem(args.json.as_deref());
+    let call = Failure::unless_right(Call::read(&args.directories, &args.given, args.keep), problem)?;
     let interrupt = Interrupt::install()?;
     let json = args.json.clone();
     let publish = move |report: &Report| {
         print!("{}", io::print(report));
-        json::write(report, json.as_deref())
+        output::write_json(report, json.as_deref())
     };
     io::run(&call, &interrupt, Arc::new(publish))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::json;
+use crate::output;
 use crate::tune::{self, Call, Report};
 
 /// Finds the settings of io.* with which directories read and write most, and prints them as a config.
@@ -34,14 +34,9 @@ pub struct Args {
 /// When the call is wrong, a file cannot be made, read or written, its numbers would be the page cache's, or the run was
 /// interrupted.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let checked = args.output.as_deref().map_or(Ok(()), |path| tune::check_output(path, args.force));
-    let call = match (Call::read(&args.directories, args.seconds.as_deref()), checked) {
-        (Ok(call), Ok(())) => call,
-        (call, checked) => {
-            let problems = call.err().into_iter().flatten().chain(checked.err());
-            return Err(Failure::Config(problems.collect()));
-        }
-    };
+    let output = args.output.as_deref().and_then(|path| tune::check_output(path, args.force).err());
+    let problems = output.into_iter().chain(output::json_problem(args.json.as_deref()));
+    let call = Failure::unless_right(Call::read(&args.directories, args.seconds.as_deref()), problems)?;
     let interrupt = Interrupt::install()?;
     let (names, json) = (call.names.clone(), args.json.clone());
     let (output, force) = (args.output.clone(), args.force);
@@ -58,7 +53,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         if let (Some(text), Some(path)) = (&text, &output) {
             tune::write(path, text, force)?;
         }
-        json::write(report, json.as_deref())
+        output::write_json(report, json.as_deref())
     };
     tune::run(&call, &interrupt, Arc::new(publish))
 }
