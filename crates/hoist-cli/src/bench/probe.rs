@@ -61,7 +61,7 @@ impl Rates {
 pub fn measure(directories: &[PathBuf], config: &Config, interrupt: &Interrupt) -> Result<Rates, Failure> {
     let mut sum = Rates { copy: copy_rate::measure(), ..Rates::default() };
     let memory_bytes = MEMORY_BYTES / directories.len().max(1) as u64;
-    let measured = in_all(directories, |directory, start| {
+    let measured = in_all("measuring", directories, |directory, start| {
         measure_one(directory, config, memory_bytes, start, interrupt)
     })?;
     for rates in measured {

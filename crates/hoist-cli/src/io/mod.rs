@@ -1,8 +1,8 @@
 //! `hoist io`: what directories give through the I/O that stores use.
 //!
-//! [`flags`] reads the words of the command line, of which [`call`] makes a [`Call`], [`order`] says what is asked of a file next, [`drive`]
-//! keeps a file busy, [`fill`] makes one, [`counts`] adds up, and [`run`] goes through all of it. What `hoist tune` and the
-//! probe of `hoist bench` use, too, is public.
+//! [`flags`] reads the words of the command line, of which [`call`] makes a [`Call`], [`order`] says what is asked of a
+//! file next, [`drive`] keeps a file busy, [`fill`] makes one, [`counts`] adds up, and [`run`] goes through all of it. What
+//! `hoist tune` and the probe of `hoist bench` use, too, is public.
 
 mod call;
 mod checksums;

@@ -48,15 +48,16 @@ pub fn run(call: &Call, interrupt: &Interrupt, publish: Arc<Publish>) -> Result<
 fn measure(call: &Call, interrupt: &Interrupt, blank: Report) -> Result<Report, Failure> {
     let progress = Progress::new(requests(call.work.size_bytes) * call.directories.len() as u64);
     progress.begin("making the files");
-    in_all(&call.directories, |directory, _| {
+    in_all("making a file in", &call.directories, |directory, _| {
         fill(directory, call.work.size_bytes, &call.io, interrupt, &progress)
     })?;
     if interrupt.is_set() {
         return Ok(blank);
     }
     progress.begin("measuring");
-    let measured =
-        in_all(&call.directories, |directory, start| measure_one(call, interrupt, directory, start))?;
+    let measured = in_all("measuring", &call.directories, |directory, start| {
+        measure_one(call, interrupt, directory, start)
+    })?;
     let mut counts = Counts::new();
     measured.iter().for_each(|one| counts.add(&one.counts));
     let begun = measured.iter().map(|one| one.cpu_seconds.0).fold(f64::INFINITY, f64::min);

@@ -21,11 +21,12 @@ impl Start {
     }
 }
 
-/// Does the same with each directory, all at once, each in a thread.
+/// Does the same with each directory, all at once, each in a thread; `doing` is what, for an error.
 ///
 /// # Errors
 /// The first of the directories' errors.
 pub fn in_all<Made: Send>(
+    doing: &str,
     directories: &[PathBuf],
     work: impl Fn(&Path, Start) -> Result<Made, Error> + Sync,
 ) -> Result<Vec<Made>, Failure> {
@@ -46,7 +47,7 @@ pub fn in_all<Made: Send>(
         let made = threads.into_iter().zip(directories).map(|(thread, directory)| {
             let made = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             made.map_err(|why| {
-                let doing = format!("measuring {}", directory.display());
+                let doing = format!("{doing} {}", directory.display());
                 Failure::work(doing, why, "see what hoist doctor says about the directory")
             })
         });
@@ -78,7 +79,7 @@ mod tests {
             assert_eq!(ready.load(Ordering::SeqCst), 2, "begun before the other was ready");
             Ok(())
         };
-        let failure = in_all(&directories, make).expect_err("one has failed").to_string();
+        let failure = in_all("measuring", &directories, make).expect_err("one has failed").to_string();
         assert!(failure.contains("measuring 1") && failure.contains("no such drive"), "{failure}");
     }
 }
