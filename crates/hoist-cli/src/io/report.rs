@@ -6,7 +6,7 @@ use super::call::{Call, Settings};
 use super::checksums;
 use super::counts::{Counts, Moved};
 use super::drive::Obtained;
-use crate::report::{Machine, peak_rss_bytes};
+use crate::report::{Machine, add_steps, peak_rss_bytes};
 
 /// The version of the keys: a key that changes its meaning changes this.
 const SCHEMA: &str = "hoist-io/1";
@@ -121,12 +121,8 @@ impl Report {
         self.checksum_seconds_per_gib = (!partial).then(checksums::seconds_per_gib);
         self.backend = obtained.first().map(|first| first.io.backend);
         for Obtained { io, memory } in obtained {
-            for step in io.stepped_down.iter().chain(&memory.stepped_down) {
-                // Directories have most steps in common.
-                if !self.stepped_down.contains(step) {
-                    self.stepped_down.push(step.clone());
-                }
-            }
+            add_steps(&mut self.stepped_down, &io.stepped_down);
+            add_steps(&mut self.stepped_down, &memory.stepped_down);
             self.machine.obtained.extend([io.to_string(), memory.to_string()]);
         }
         self.peak_rss_bytes = peak_rss_bytes()?;

@@ -53,6 +53,15 @@ impl Report {
     }
 }
 
+/// Adds steps down to those that are known: directories have most in common.
+pub fn add_steps(known: &mut Vec<String>, steps: &[String]) {
+    for step in steps {
+        if !known.contains(step) {
+            known.push(step.clone());
+        }
+    }
+}
+
 /// `model`
 #[derive(Debug, Clone, Serialize)]
 pub struct Model {

@@ -13,7 +13,7 @@ const BLOCK_BYTES: [u64; 5] = [256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
 /// One block under way leaves a drive idle between any two.
 const QUEUE_DEPTH_MIN: u64 = 2;
 /// Bytes under way: the most, each half of the one before. More than 64 MiB are no use to a drive of 14 GB/s whose
-/// blocks take 4 ms; less than 4 MiB leave one of 2 GB/s idle when they take as long.
+/// blocks take 4 ms; less than 4 MiB leave one of 1 GB/s idle when they take as long.
 const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
 const IN_FLIGHT_BYTES_MIN: u64 = 4 << 20;
 /// How many such halves.

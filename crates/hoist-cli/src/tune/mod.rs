@@ -1,7 +1,8 @@
 //! `hoist tune`: the settings of `io.*` with which directories give most, as a config.
 //!
 //! [`call`] reads the command line, [`trial`] holds the files that are read and written, [`candidate`] says what is
-//! tried, [`race`] when, [`course`] measures it and [`pace`] makes rates of that, [`standings`] makes shares of it, and [`run`] goes through all of it.
+//! tried, [`race`] when, [`course`] measures it and [`pace`] makes rates of that, [`standings`] makes shares of it, and
+//! [`run`] goes through all of it.
 
 mod call;
 mod candidate;

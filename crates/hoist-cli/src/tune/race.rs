@@ -179,6 +179,12 @@ impl Race {
         standings.near_best(&self.alive).into_iter().min_by_key(|index| self.candidates[*index].cost())
     }
 
+    /// How much less than the best of those that are left counts as the same; none before all of it was measured.
+    pub fn tolerance(&self) -> Option<f64> {
+        let standings = self.standings();
+        standings.best_of(&self.alive).map(|best| standings.tolerance(best))
+    }
+
     /// All of them, also those that were dropped.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates

@@ -177,7 +177,7 @@ impl Report {
                 setting: candidates[index].into(),
                 in_flight_bytes: candidates[index].in_flight_bytes(),
                 worst_share: standings.score(index)?,
-                tolerance: standings.tolerance(index),
+                tolerance: race.tolerance()?,
             })
         });
         for (at, directory) in self.directories.iter_mut().enumerate() {

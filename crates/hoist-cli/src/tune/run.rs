@@ -19,6 +19,7 @@ use crate::config::units::format_bytes;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::io::{Drive, Error, Mapped, Obtained, write};
+use crate::report::add_steps;
 
 /// What becomes of a report.
 pub type Publish = dyn Fn(&Report) -> Result<(), Failure> + Send + Sync;
@@ -45,7 +46,7 @@ const PROBE_BYTES: u64 = 1 << 20;
 /// What the order of candidates begins from.
 const SEED: u64 = 0;
 
-/// Finds the best settings and has the report published before the files are removed. An interrupted run gives a report
+/// Finds the best settings and has the report published, when the files are removed. An interrupted run gives a report
 /// too, which is marked so.
 ///
 /// # Errors
@@ -92,7 +93,7 @@ fn tune(call: &Call, interrupt: &Interrupt, trials: &Trials, found: &Mutex<Repor
             return Ok(());
         }
         let mut report = lock(found);
-        report.stepped_down.extend(obtained.io.stepped_down.iter().cloned());
+        add_steps(&mut report.stepped_down, &obtained.io.stepped_down);
         report.machine.obtained.push(obtained.io.to_string());
         report.directories.push(filled.directory);
         own.get_or_insert((backend(&obtained), obtained.io.queue_depth));
@@ -107,7 +108,7 @@ fn tune(call: &Call, interrupt: &Interrupt, trials: &Trials, found: &Mutex<Repor
     let first = &call.directories[0];
     let memory = map(&all).map_err(|why| failed(first, why))?;
     let mut report = lock(found);
-    report.stepped_down.extend(memory.obtained().stepped_down.iter().cloned());
+    add_steps(&mut report.stepped_down, &memory.obtained().stepped_down);
     report.machine.obtained.push(memory.obtained().to_string());
     drop(report);
     let (cells, reference) = (places.len() * DIRECTIONS.len(), reference(&all, own));

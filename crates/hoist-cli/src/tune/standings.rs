@@ -90,13 +90,18 @@ impl Standings {
 
     /// Those of `among` that may well be as good as the best of them.
     pub fn near_best(&self, among: &[usize]) -> Vec<usize> {
-        let scored: Vec<(f64, usize)> =
-            among.iter().filter_map(|index| Some((self.score(*index)?, *index))).collect();
-        let Some(&(score, best)) = scored.iter().max_by(|a, b| a.0.total_cmp(&b.0)) else {
-            return Vec::new();
-        };
-        let least = score * (1.0 - self.tolerance(best));
-        scored.into_iter().filter(|(score, _)| *score >= least).map(|(_, index)| index).collect()
+        let least = |best| Some(self.score(best)? * (1.0 - self.tolerance(best)));
+        let Some(least) = self.best_of(among).and_then(least) else { return Vec::new() };
+        self.scored(among).filter(|(score, _)| *score >= least).map(|(_, index)| index).collect()
+    }
+
+    /// The one of `among` that scores best.
+    pub fn best_of(&self, among: &[usize]) -> Option<usize> {
+        self.scored(among).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, index)| index)
+    }
+
+    fn scored<'a>(&'a self, among: &'a [usize]) -> impl Iterator<Item = (f64, usize)> {
+        among.iter().filter_map(|index| Some((self.score(*index)?, *index)))
     }
 }
 

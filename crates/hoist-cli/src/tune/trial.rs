@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -43,12 +43,13 @@ impl Trials {
         self.0.iter()
     }
 
-    /// Removes them.
+    /// Removes them. Those that are gone stay so: what has the name of one by now is another run's.
     ///
     /// # Errors
     /// What the file system says.
     pub fn remove(&self) -> Result<(), Failure> {
-        for Trial { path, .. } in &self.0 {
+        let is_there = |trial: &&Trial| trial.file.metadata().is_ok_and(|found| found.nlink() > 0);
+        for Trial { path, .. } in self.0.iter().filter(is_there) {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     let doing = format!("removing {}", path.display());
@@ -109,6 +110,20 @@ mod tests {
         let left: Vec<_> =
             std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["mine"]);
+    }
+
+    /// Kills: a run that removes by name what it has removed already.
+    #[test]
+    fn the_file_of_a_run_that_came_later_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let directories = [folder.path().to_owned()];
+        let first = Trials::make(&directories).unwrap();
+        first.remove().unwrap();
+        let second = Trials::make(&directories).unwrap();
+        drop(first);
+        assert!(folder.path().join(NAME).exists());
+        drop(second);
+        assert!(!folder.path().join(NAME).exists());
     }
 
     #[test]

@@ -158,3 +158,19 @@ fn a_race_that_is_cut_short_chooses_from_what_it_has() {
     let chosen = race.candidates()[race.choose().unwrap()];
     assert!(drive.order.contains(&chosen) && drive.order.len() == 3, "{:?}", drive.order);
 }
+
+/// The best one's, not that of the cheaper one which is taken instead.
+#[test]
+fn what_counted_as_the_same_is_told_as_it_was_used() {
+    let mut race = race(1);
+    race.alive = vec![0, 1];
+    let turns = |ratio: f64, count: usize| -> Vec<f64> {
+        (0..count).map(|turn| ratio * if turn % 2 == 0 { 1.01 } else { 0.99 }).collect()
+    };
+    (race.ratios[0][0], race.ratios[1][0]) = (turns(1.011, 4), turns(1.0, 400));
+    (race.candidates[0].queue_depth, race.candidates[1].queue_depth) = (64, 2);
+    let standings = race.standings();
+    assert_eq!((race.choose(), standings.best_of(&race.alive)), (Some(1), Some(0)));
+    assert!(standings.tolerance(0) > standings.tolerance(1));
+    assert_eq!(race.tolerance(), Some(standings.tolerance(0)));
+}
