@@ -1,11 +1,27 @@
-//! The files that a user names for what a command found.
+//! Where what a command found goes: standard output, and the files that a user names.
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::config::Problem;
 use crate::failure::Failure;
+
+/// Prints a text. A reader who has left, such as `head`, has seen enough: the work goes on and ends as it would.
+///
+/// # Errors
+/// When what standard output goes to takes no more.
+pub fn print(text: impl Display) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::work("writing to standard output", error, "make room where it goes"))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Finds out before any work whether a file can be written there: what took long to find would be lost.
 ///

@@ -35,8 +35,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::install()?;
     let json = args.json.clone();
     let publish = move |report: &Report| {
-        print!("{}", report::print(report));
-        output::write_json(report, json.as_deref())
+        let printed = output::print(report::print(report));
+        output::write_json(report, json.as_deref()).and(printed)
     };
     bench::run(&config, &interrupt, Arc::new(publish))
 }

@@ -26,10 +26,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let here = [PathBuf::from(".")];
     let directories = if args.directories.is_empty() { &here[..] } else { &args.directories };
     let diagnosis = Diagnosis::of(directories);
-    for line in &diagnosis.lines {
-        println!("{line}");
-    }
-    output::write_json(&diagnosis, args.json.as_deref())?;
+    let lines: String = diagnosis.lines.iter().map(|line| format!("{line}\n")).collect();
+    let printed = output::print(lines);
+    output::write_json(&diagnosis, args.json.as_deref()).and(printed)?;
     let things = match diagnosis.broken() {
         0 => return Ok(()),
         1 => "1 thing is broken".to_owned(),

@@ -6,6 +6,7 @@ use hoist_store::export_safetensors;
 
 use super::opened;
 use crate::failure::Failure;
+use crate::output;
 
 /// Writes the durable tensors of a store to a safetensors file, verified.
 #[derive(Debug, clap::Args)]
@@ -26,6 +27,5 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let exported = export_safetensors(&mut store, &args.out)
         .map_err(|error| Failure::Work(format!("exporting to {}: {error}", args.out.display())));
     opened::close(store, exported)?;
-    println!("exported to {}", args.out.display());
-    Ok(())
+    output::print(format_args!("exported to {}\n", args.out.display()))
 }

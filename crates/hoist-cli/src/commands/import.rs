@@ -7,6 +7,7 @@ use hoist_store::import_safetensors;
 use super::opened;
 use crate::config::units::format_bytes;
 use crate::failure::Failure;
+use crate::output;
 
 /// Makes a store of the tensors of a safetensors file.
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,5 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let tensors = store.store().tensors();
     let (count, bytes) = (tensors.len(), tensors.iter().map(|tensor| tensor.bytes).sum());
     opened::close(store, Ok(()))?;
-    println!("imported {count} tensors, {}", format_bytes(bytes));
-    Ok(())
+    output::print(format_args!("imported {count} tensors, {}\n", format_bytes(bytes)))
 }

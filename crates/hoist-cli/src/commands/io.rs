@@ -34,8 +34,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::install()?;
     let json = args.json.clone();
     let publish = move |report: &Report| {
-        print!("{}", io::print(report));
-        output::write_json(report, json.as_deref())
+        let printed = output::print(io::print(report));
+        output::write_json(report, json.as_deref()).and(printed)
     };
     io::run(&call, &interrupt, Arc::new(publish))
 }

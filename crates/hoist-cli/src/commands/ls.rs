@@ -6,6 +6,7 @@ use hoist_store::{Life, TensorInfo};
 use super::opened::{self, Directories};
 use crate::config::units::format_bytes;
 use crate::failure::Failure;
+use crate::output;
 
 /// Lists the tensors of a store.
 #[derive(Debug, clap::Args)]
@@ -25,11 +26,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
     let (count, epoch) = (tensors.len(), store.store().epoch());
     opened::close(store, Ok(()))?;
-    for line in table.lines() {
-        println!("{}", line.trim_end());
-    }
-    println!("{count} tensors, {}, epoch {epoch}", format_bytes(bytes));
-    Ok(())
+    let lines: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    output::print(format_args!("{lines}{count} tensors, {}, epoch {epoch}\n", format_bytes(bytes)))
 }
 
 fn table(tensors: &[TensorInfo]) -> Table {

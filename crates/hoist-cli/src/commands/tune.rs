@@ -46,14 +46,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         // What was found before its time says too little to be used.
         let setting = report.chosen.filter(|_| !report.partial).map(|chosen| chosen.setting);
         let text = setting.map(|setting| tune::text(&table, &names, setting)).transpose()?;
-        match (&text, &output) {
-            (Some(text), None) => print!("{text}"),
-            _ => print!("{table}"),
-        }
+        let printed = match (&text, &output) {
+            (Some(text), None) => output::print(text),
+            _ => output::print(&table),
+        };
         if let (Some(text), Some(path)) = (&text, &output) {
             tune::write(path, text, force)?;
         }
-        output::write_json(report, json.as_deref())
+        output::write_json(report, json.as_deref()).and(printed)
     };
     tune::run(&call, &interrupt, Arc::new(publish))
 }

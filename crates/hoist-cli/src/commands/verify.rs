@@ -5,6 +5,7 @@ use hoist_store::{BadBlock, VerifyReport};
 use super::opened::{self, Directories};
 use crate::config::units::format_bytes;
 use crate::failure::Failure;
+use crate::output;
 
 /// Reads every durable byte of a store and compares it with its checksum.
 #[derive(Debug, clap::Args)]
@@ -22,12 +23,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let verified =
         hoist_store::verify(&mut store).map_err(|error| Failure::Work(format!("verifying: {error}")));
     let VerifyReport { blocks, bytes, bad } = opened::close(store, verified)?;
-    bad.iter().flat_map(lines).for_each(|line| println!("{line}"));
-    println!("verified {blocks} blocks, {}: {} bad", format_bytes(bytes), bad.len());
+    let found: String = bad.iter().flat_map(lines).map(|line| line + "\n").collect();
+    let count = bad.len();
+    let printed = output::print(format_args!(
+        "{found}verified {blocks} blocks, {}: {count} bad\n",
+        format_bytes(bytes)
+    ));
     if bad.is_empty() {
-        return Ok(());
+        return printed;
     }
-    let why = format!("{} of {blocks} blocks are not as they were written", bad.len());
+    let why = format!("{count} of {blocks} blocks are not as they were written");
     Err(Failure::work("verifying", why, "restore the tensors named above; all others are readable"))
 }
 

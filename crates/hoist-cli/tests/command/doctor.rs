@@ -57,3 +57,19 @@ fn what_is_broken_has_status_1_and_is_written_too() {
     );
     assert_eq!(broken[1]["name"], "/sys/kernel: writing");
 }
+
+/// Kills: a panic when nobody reads what is printed, and silence when it cannot be written.
+#[test]
+fn a_reader_may_leave_and_a_full_disk_is_told() {
+    let doctor = |out: std::process::Stdio| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hoist"));
+        command.arg("doctor").stdout(out).output().unwrap()
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let left = doctor(writer.into());
+    assert!(left.status.success(), "{left:?}");
+    let full = doctor(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+    let said = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert!(full.status.code() == Some(1) && said.contains("standard output: No space left"), "{full:?}");
+}
