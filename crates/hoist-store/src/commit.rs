@@ -232,7 +232,7 @@ impl Store {
                     let journals = &mut self.directories[place].journals;
                     let before = (journals.active, journals.tail, journals.capacity);
                     if let Some(commit) = &mut self.commit {
-                        commit.retracts.push(Retract { place, file, offset, before });
+                        commit.retracts.push(Retract { place, file, offset, bytes, before });
                     }
                     (journals.tail, journals.capacity) = (tail, capacity);
                     let ranges = vec![FileRange { file, offset, bytes, buffer_offset: 0 }];

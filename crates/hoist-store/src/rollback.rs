@@ -1,16 +1,17 @@
 //! Back to the newest durable epoch, in a store that stays open.
 
-use crate::journal::no_preamble;
 use crate::{Durability, Error, Store};
-use hoist_format::JOURNAL_ALIGN_BYTES;
 use hoist_io::{FileId, FileRange, Transfer};
+use hoist_memory::AlignedBuffer;
 
 /// A journal that a failed commit may have written to, and what it was before.
 pub(crate) struct Retract {
     pub place: usize,
-    /// The first block of the record, or of the new journal: without it there is none.
+    /// The record, or the new journal, all of it: the next attempt has the same epoch and place, and torn after a part that
+    /// is equal it would be completed by what is left of this one.
     pub file: FileId,
     pub offset: u64,
+    pub bytes: u64,
     /// Which of the two was in use, where it ended, and its capacity.
     pub before: (usize, u64, u64),
 }
@@ -23,7 +24,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotYet`] while anything is in flight; [`Error::InPlace`] when durable bytes were written at durability
     /// `none`; nothing is changed by either. [`Error::Poisoned`] when a failed commit's record cannot be taken back: what
-    /// is read is of the durable epoch, and nothing is written.
+    /// is read is of the durable epoch, nothing durable is written, and what the lost epoch has written stays as it is: a
+    /// later open may find it, whole.
     pub fn rollback(&mut self) -> Result<(), Error> {
         let epoch = self.epoch + 1;
         if self.commit.is_some() || !self.pending.is_empty() {
@@ -35,9 +37,8 @@ impl Store {
         }
         // The newest first: it may have replaced what the failed epoch has written.
         for changes in [std::mem::take(&mut self.changes), std::mem::take(&mut self.failed_changes)] {
-            changes.undo(&mut self.contents, &mut self.held);
+            changes.undo(&mut self.contents, &mut self.lost);
         }
-        self.free_held();
         self.switch.set_waits(true);
         let retracted = self.retract();
         self.switch.set_waits(false);
@@ -47,17 +48,20 @@ impl Store {
             self.poisoned = Some(cause.clone());
             return Err(Error::Poisoned { cause });
         }
+        // Not before: a record that comes to light names them.
+        self.held.append(&mut self.lost);
+        self.free_held();
         self.poisoned = None;
         Ok(())
     }
 
     /// Makes sure that no journal ever tells of the epoch whose commit failed: its extents are about to be used again.
     fn retract(&mut self) -> Result<(), Error> {
-        while let Some(Retract { place, file, offset, before }) = self.retracts.last() {
+        while let Some(Retract { place, file, offset, bytes, before }) = self.retracts.last() {
             let directory = &mut self.directories[*place];
-            let bytes = JOURNAL_ALIGN_BYTES as u64;
-            let ranges = vec![FileRange { file: *file, offset: *offset, bytes, buffer_offset: 0 }];
-            self.switch.run(directory, Transfer::WriteBuffer(no_preamble()?), ranges)?;
+            let zeros = AlignedBuffer::new(*bytes as usize)?;
+            let ranges = vec![FileRange { file: *file, offset: *offset, bytes: *bytes, buffer_offset: 0 }];
+            self.switch.run(directory, Transfer::WriteBuffer(zeros), ranges)?;
             self.switch.sync(directory, *file)?;
             let journals = &mut directory.journals;
             (journals.active, journals.tail, journals.capacity) = *before;

@@ -71,6 +71,8 @@ pub struct Store {
     pub(crate) poisoned: Option<String>,
     pub(crate) failed_changes: Changes,
     pub(crate) retracts: Vec<Retract>,
+    /// Extents that a lost epoch has written, until its record is taken back.
+    pub(crate) lost: Vec<Extent>,
     pub(crate) pending: HashMap<RequestId, Pending>,
     /// Extents that are free as soon as no read uses them.
     pub(crate) held: Vec<Extent>,
@@ -107,6 +109,7 @@ impl Store {
             poisoned: None,
             failed_changes: Changes::default(),
             retracts: Vec::new(),
+            lost: Vec::new(),
             pending: HashMap::new(),
             held: Vec::new(),
             spare_ranges: Vec::new(),

@@ -289,6 +289,11 @@ impl Pipeline {
         while self.failed.is_none()
             && (self.committing.is_some() || !self.releasing.is_empty() || rolling_back(&self.aborted))
         {
+            // Its holder may wait for a call that waits behind this one.
+            let count = self.held.len() - self.releasing.len();
+            if count > 0 && rolling_back(&self.aborted) {
+                return Err(Error::LeasesHeld { call: "close", count });
+            }
             self.take_one()?;
         }
         self.flush_unwritten()

@@ -108,7 +108,8 @@ pub enum Error {
     },
     /// A step could not be made durable. What it has written is dropped, and what the running step has: durable tensors
     /// are those of the epoch before it again, derived ones are made anew, scratch is as it was left. Every call says so
-    /// until a step begins; that one makes this epoch.
+    /// until a step begins; that one makes this epoch. A record that has reached the drive is taken back as soon as all
+    /// leases are released; a process that ends before may find either epoch, whole.
     #[error(
         "epoch {epoch} could not be committed: {cause}; what it and the running step wrote is dropped, and all is at \
          epoch {}: mend the cause, release all leases and begin the step again", epoch - 1

@@ -277,3 +277,42 @@ fn training_goes_on_through_failures_at_random() {
     assert_holds(&engine, &mut oracle);
     engine.close().unwrap();
 }
+
+/// Kills: a close that waits for a rollback which waits for a lease whose holder waits for the close.
+#[test]
+fn closing_does_not_wait_for_a_lease_of_the_lost_step() {
+    let (_dir, config, oracle) = store(Durability::Step);
+    let drive = Drive::new();
+    let engine = drive.open(&config);
+    let order = oracle.write_all(&engine, |life| *life == Life::Durable);
+    let mut reads = order.accesses[1..3].to_vec();
+    reads.iter_mut().for_each(|access| access.uses[0].mode = Mode::Read);
+    let order = Order { accesses: [order.accesses[..1].to_vec(), reads].concat() };
+    let id = engine.declare(order).unwrap();
+    let place =
+        |operation| Place { operation: Some(operation), path_part: ".seg".into(), ..Place::default() };
+    let late = |millis| FaultKind::Latency(Duration::from_millis(millis));
+    drive.0.add(Fault { place: place(Operation::Sync), ..Fault::new(FaultKind::Eio) });
+    drive.0.add(Fault { place: place(Operation::Sync), ..Fault::new(late(1000)) });
+    drive.0.add(Fault { place: place(Operation::Read), ..Fault::new(late(300)) });
+    engine.begin_step(id).unwrap();
+    drop(engine.acquire(0).unwrap());
+    let commit = engine.commit_step().unwrap();
+    engine.begin_step(id).unwrap();
+    let other = engine.clone();
+    // It gets its first lease while the close waits, and asks for the second before the commit fails.
+    let client = std::thread::spawn(move || {
+        let first = other.acquire(1);
+        let second = other.acquire(2).map(drop);
+        drop(first);
+        second
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let (sender, closed) = std::sync::mpsc::channel();
+    let closing = engine.clone();
+    std::thread::spawn(move || sender.send(closing.close()));
+    let closed = closed.recv_timeout(Duration::from_secs(20)).expect("close never ends");
+    assert!(closed.is_err(), "an epoch was lost, or a lease is held");
+    assert!(client.join().unwrap().is_err());
+    assert!(matches!(commit.wait(), Err(Error::Commit { epoch: 2, .. })));
+}
