@@ -135,12 +135,13 @@ impl Plan {
         if self.leases.values().any(|lease| lease.releasing || !blocked(lease.client)) {
             return false;
         }
+        let leases_only = self.waits_for_leases(self.demands.len() - 1);
         let Some(youngest) = self.demands.pop_back() else { return false };
         self.forget_demand(&youngest, actions);
         let in_the_way = self.units.iter().position(|unit| unit.write_failed && unit.unsaved.is_none());
         let refusal = match in_the_way {
-            Some(unit) => Refusal::NotWritten { unit: UnitId(unit as u32) },
-            None => Refusal::WouldDeadlock { waiting_for: youngest.cause },
+            Some(unit) if !leases_only => Refusal::NotWritten { unit: UnitId(unit as u32) },
+            _ => Refusal::WouldDeadlock { waiting_for: youngest.cause },
         };
         actions.push(Action::Refuse { lease: youngest.lease, refusal });
         // Who asks again finds room if the drive takes it now.

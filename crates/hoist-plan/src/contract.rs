@@ -152,8 +152,8 @@ pub enum Event {
     CommitDone(u64),
     /// Drop what the running step has written, and the epoch being committed, if there is one: durable units go back to
     /// the newest durable epoch, and the step is over. Not while the driver makes an epoch durable: before, or when that
-    /// has failed. Answered by [`Action::RolledBack`], when nothing is in flight and
-    /// all leases are released. Only where units are written each step.
+    /// has failed. Answered by [`Action::RolledBack`], when nothing is in flight and all leases are released. Only where
+    /// units are written each step.
     Rollback,
     /// Write what is nowhere but in memory: durable units, and with `all` scratch units too, and
     /// then forget all slots. Answered by [`Action::Flushed`].
@@ -261,12 +261,11 @@ pub enum Action {
         /// Which.
         epoch: u64,
     },
-    /// A durable write failed: this epoch can never be published, and is rolled back as by [`Event::Rollback`].
+    /// A durable write failed, or cannot be made because of another that failed: this epoch can never be published, and is
+    /// rolled back as by [`Event::Rollback`].
     FailEpoch {
         /// Which.
         epoch: u64,
-        /// The request that failed.
-        request: RequestId,
     },
     /// The flush is complete.
     Flushed,

@@ -91,6 +91,8 @@ pub struct Plan {
     /// How many of the sealed epoch's are not on NVMe yet.
     pub(crate) unsaved_sealed_count: u64,
     pub(crate) rolling_back: bool,
+    /// The epoch for which what could not be written has been tried again.
+    pub(crate) tried_again_for: u64,
     pub(crate) flushing: Option<bool>,
     pub(crate) stats: Stats,
     last_ns: u64,
@@ -137,6 +139,7 @@ impl Plan {
             unsaved_sealed: Vec::new(),
             unsaved_sealed_count: 0,
             rolling_back: false,
+            tried_again_for: 0,
             flushing: None,
             stats: Stats::default(),
             last_ns: 0,
@@ -202,10 +205,11 @@ impl Plan {
             Event::Rollback => self.roll_back(actions),
             Event::Flush { all } => self.flush(all, actions),
         }
+        if !self.rolling_back {
+            self.advance(actions);
+        }
         if self.rolling_back {
             self.finish_rollback(actions);
-        } else {
-            self.advance(actions);
         }
     }
 
@@ -234,6 +238,7 @@ impl Plan {
                 break;
             }
         }
+        self.fail_blocked_epoch(actions);
         let used = self.host_used_pages * self.config.page_bytes;
         self.stats.host_peak_bytes = self.stats.host_peak_bytes.max(used);
     }

@@ -5,7 +5,8 @@ use crate::plan::Plan;
 use crate::unit::{Kind, WriteBack};
 
 impl Plan {
-    /// Nothing new is begun from now on. Who waits is refused; what is in flight, and what is leased, comes back first.
+    /// Nothing is brought, granted or drained from now on. Who waits is refused; what is in flight goes on to its end, and
+    /// that and what is leased comes back first.
     pub(crate) fn roll_back(&mut self, actions: &mut Vec<Action>) {
         assert!(self.config.write_each_step, "what is written in place cannot be taken back");
         self.rolling_back = true;

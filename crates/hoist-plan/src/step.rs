@@ -78,6 +78,25 @@ impl Plan {
         }
     }
 
+    /// When nothing is in flight and the sealed epoch is not on NVMe, what could not be written is in its way: it keeps the
+    /// memory that copies from the device need. It is tried once more; then the epoch fails, as nobody may wait for ever.
+    pub(crate) fn fail_blocked_epoch(&mut self, actions: &mut Vec<Action>) {
+        let Some((epoch, false)) = self.sealed else { return };
+        let in_the_way = self.units.iter().any(|unit| unit.write_failed && unit.unsaved.is_none());
+        if self.unsaved_sealed_count == 0 || !self.requests.is_empty() || !in_the_way {
+            return;
+        }
+        if self.tried_again_for < epoch {
+            self.tried_again_for = epoch;
+            self.write_again(actions);
+            self.drain(actions);
+            self.write_back(actions);
+        } else {
+            actions.push(Action::FailEpoch { epoch });
+            self.roll_back(actions);
+        }
+    }
+
     pub(crate) fn commit_done(&mut self, epoch: u64) {
         assert_eq!(self.sealed, Some((epoch, true)), "only what was published can become durable");
         self.sealed = None;

@@ -137,12 +137,12 @@ impl Plan {
 
     /// A write, or the checksum before it, failed: the unit stays in memory, and nothing else is touched, unless it belongs
     /// to an epoch, which can never be published then and is rolled back.
-    pub(crate) fn write_failed(&mut self, id: UnitId, request: RequestId, actions: &mut Vec<Action>) {
+    pub(crate) fn write_failed(&mut self, id: UnitId, actions: &mut Vec<Action>) {
         self.write_ended(id);
         self.unit(id).write_failed = true;
         let unit = &self.units[id.0 as usize];
         if let Some(epoch) = unit.unsaved.filter(|_| !self.rolling_back) {
-            actions.push(Action::FailEpoch { epoch, request });
+            actions.push(Action::FailEpoch { epoch });
             self.roll_back(actions);
         }
         self.settle(id, actions);
@@ -165,7 +165,7 @@ impl Plan {
         let (id, work) = self.take_request(request);
         match work {
             Work::Read | Work::Verify | Work::Derive => self.fill_failed(id, work, request, actions),
-            Work::Sum | Work::Write => self.write_failed(id, request, actions),
+            Work::Sum | Work::Write => self.write_failed(id, actions),
             // The device's copies cannot fail one by one; a lost device ends the engine.
             Work::CopyIn | Work::CopyOut => panic!("copy {} of unit {} failed", request.0, id.0),
         }

@@ -33,7 +33,12 @@ struct Piece {
 
 impl Changes {
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty() && self.notes.is_empty() && self.failed.is_empty()
+        !self.has_bytes() && self.notes.is_empty()
+    }
+
+    /// Whether any durable bytes were written, or tried to be.
+    pub fn has_bytes(&self) -> bool {
+        !self.spans.is_empty() || !self.failed.is_empty()
     }
 
     /// Whether all of `span` was written in this epoch.

@@ -22,7 +22,8 @@ impl Store {
     /// commit that failed is taken back, where one may have reached a drive. Called again, it tries that again.
     ///
     /// # Errors
-    /// [`Error::NotYet`] while anything is in flight; [`Error::InPlace`] when durable bytes were written at durability
+    /// The record is taken back in every directory that the commit wrote to, so that one which is at its end keeps the others
+    /// from going on until the store is opened again. [`Error::NotYet`] while anything is in flight; [`Error::InPlace`] when durable bytes were written at durability
     /// `none`; nothing is changed by either. [`Error::Poisoned`] when a failed commit's record cannot be taken back: what
     /// is read is of the durable epoch, nothing durable is written, and what the lost epoch has written stays as it is: a
     /// later open may find it, whole.
@@ -32,7 +33,7 @@ impl Store {
             let what = "requests are in flight, or a commit is under way".to_owned();
             return Err(Error::NotYet { epoch, what });
         }
-        if self.durability == Durability::None && !self.changes.is_empty() {
+        if self.durability == Durability::None && self.changes.has_bytes() {
             return Err(Error::InPlace);
         }
         // The newest first: it may have replaced what the failed epoch has written.

@@ -338,8 +338,8 @@ impl Store {
     ///
     /// # Errors
     /// What the file system says; when a drive does not answer, the directory's lock is held until this process ends. At
-    /// `none`, also [`Error::NotYet`] while writes are in flight, and [`Error::Lost`] when
-    /// some had failed: everything else is kept.
+    /// `none`, also [`Error::NotYet`] while writes are in flight, and [`Error::Lost`] when some had failed: everything else
+    /// is kept.
     pub fn close(mut self) -> Result<(), Error> {
         let writes = self.writes().any(|span| self.contents.run(span).life == LifeKind::Durable);
         let mut kept = Ok(());

@@ -269,7 +269,7 @@ impl Pipeline {
         self.failed.get_or_insert(error);
     }
 
-    fn alive(&self) -> Result<(), Error> {
+    pub(crate) fn alive(&self) -> Result<(), Error> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 

@@ -111,8 +111,8 @@ pub enum Error {
     /// until a step begins; that one makes this epoch. A record that has reached the drive is taken back as soon as all
     /// leases are released; a process that ends before may find either epoch, whole.
     #[error(
-        "epoch {epoch} could not be committed: {cause}; what it and the running step wrote is dropped, and all is at \
-         epoch {}: mend the cause, release all leases and begin the step again", epoch - 1
+        "epoch {epoch} could not be committed: {cause}; what it and the running step wrote is dropped, and the \
+         next step begins at epoch {}: mend the cause, release all leases and begin the step again", epoch - 1
     )]
     Commit {
         /// The epoch that is not.

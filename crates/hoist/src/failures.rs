@@ -35,9 +35,10 @@ impl Aborted {
         self.told || self.heard.as_ref().is_some_and(|heard| heard.load(Ordering::Acquire))
     }
 
-    /// What nobody has heard of.
+    /// What whoever closes must hear: that a later open may find the epoch all the same, or what nobody has heard of.
     pub(crate) fn untold(self) -> Option<Error> {
-        if self.is_told() { self.unretracted } else { Some(self.error) }
+        let told = self.is_told();
+        self.unretracted.or((!told).then_some(self.error))
     }
 }
 
@@ -61,10 +62,16 @@ impl Pipeline {
     /// Nothing is in flight and no lease is held: the store follows.
     pub(crate) fn rolled_back(&mut self) {
         self.epoch = self.store.epoch() + 1;
-        let unretracted = self.store.rollback().err().map(Error::from);
+        let unretracted = self.roll_store_back().err();
         if let Some(aborted) = &mut self.aborted {
             (aborted.rolling_back, aborted.unretracted) = (false, unretracted);
         }
+    }
+
+    fn roll_store_back(&mut self) -> Result<(), Error> {
+        let failed =
+            |error: hoist_store::Error| Error::Commit { epoch: self.epoch, cause: Box::new(error.into()) };
+        self.store.rollback().map_err(failed)
     }
 
     /// Before the first call after an epoch failed that could go on: somebody must have heard of it, and it must be over.
@@ -81,19 +88,15 @@ impl Pipeline {
             if count > 0 {
                 return Err(Error::LeasesHeld { call, count });
             }
+            self.alive()?;
             self.take_one()?;
         }
     }
 
     /// What failed is over, if the store can go on: it is tried again each time.
     pub(crate) fn end_abort(&mut self) -> Result<(), Error> {
-        let Some(aborted) = &mut self.aborted else { return Ok(()) };
-        if aborted.unretracted.is_some()
-            && let Err(error) = self.store.rollback()
-        {
-            let error = Error::Commit { epoch: self.epoch, cause: Box::new(error.into()) };
-            aborted.unretracted = Some(error.clone());
-            return Err(error);
+        if self.aborted.as_ref().is_some_and(|aborted| aborted.unretracted.is_some()) {
+            self.roll_store_back()?;
         }
         self.aborted = None;
         Ok(())

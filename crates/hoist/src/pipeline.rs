@@ -194,7 +194,7 @@ impl Pipeline {
             Action::Grant { lease } => self.grant(lease),
             Action::Refuse { lease, refusal } => self.refuse(lease, refusal),
             Action::Publish { epoch } => self.publish(epoch),
-            Action::FailEpoch { epoch, .. } => {
+            Action::FailEpoch { epoch } => {
                 let cause = self.write_error.take().unwrap_or(Error::Closed);
                 self.abort(epoch, cause);
             }

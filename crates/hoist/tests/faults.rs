@@ -6,7 +6,7 @@ mod model;
 
 use std::time::Duration;
 
-use hoist::{Durability, Engine, Error, IoError, Life, Mode};
+use hoist::{Access, Durability, Engine, Error, IoError, Life, Mode, Phase, Tier};
 use hoist_io::{Fault, FaultKind, Operation, Place, Short};
 use model::drive::{Drive, EIO, LAYERS, NO_PAUSE, assert_holds, drive_error, errno, reads, store, store_of};
 use model::{MIB, find, training};
@@ -139,4 +139,45 @@ fn scratch_is_written_again(same_step: bool) {
     }
     engine.commit_step().unwrap().wait().unwrap();
     engine.close().unwrap();
+}
+
+/// Scratch that cannot be written fills the host when the step ends, and what it has on the device must be saved through
+/// it. On a drive that is well again the commit gets its room; on one that is not it ends, and says what is in the way.
+/// (Kills: a commit that waits for ever.)
+#[test]
+fn a_commit_does_not_wait_for_scratch_that_cannot_be_written() {
+    for is_well in [true, false] {
+        let (_dir, config, oracle) = store_of(16, Durability::Step);
+        let drive = Drive::new();
+        let engine = drive.open(&config);
+        let mut order = oracle.write_all(&engine, |life| *life == Life::Scratch);
+        let scratch = order.accesses.len();
+        let mut reads = order.accesses.clone();
+        reads.iter_mut().for_each(|access| access.uses[0].mode = Mode::Read);
+        let weight = engine.whole(engine.tensor("0.weight").unwrap(), Mode::Overwrite);
+        order.accesses.push(Access::new("0", Phase::Optimizer, Tier::Device, vec![weight]));
+        order.accesses.extend(reads);
+        let id = engine.declare(order).unwrap();
+        engine.begin_step(id).unwrap();
+        drive.fail(FaultKind::Eio, Operation::Write, ".seg");
+        let full = (0..scratch).any(|index| engine.acquire(index).is_err());
+        assert!(full, "all of it fits the host");
+        drop(engine.acquire(scratch).unwrap_or_else(|error| panic!("{error}")));
+        if is_well {
+            drive.0.clear();
+        }
+        let commit = engine.commit_step().unwrap();
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(commit.wait()));
+        let ended = ended.recv_timeout(Duration::from_secs(20)).expect("the commit never ends");
+        match ended {
+            Ok(epoch) => assert!(is_well && epoch == 2),
+            Err(error) => assert!(!is_well && error.to_string().contains("cannot write"), "{error}"),
+        }
+        drive.0.clear();
+        engine.begin_step(id).unwrap();
+        drop(engine.acquire(scratch).unwrap());
+        engine.commit_step().unwrap().wait().unwrap();
+        engine.close().unwrap();
+    }
 }

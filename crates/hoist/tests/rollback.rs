@@ -6,13 +6,37 @@ mod model;
 
 use std::time::Duration;
 
-use hoist::{Durability, Engine, Error, Life, Mode, Order, OrderId, Phase};
-use hoist_io::{Fault, FaultKind, Operation, Place};
-use model::drive::{Drive, EIO, ENOSPC, LAYERS, NO_PAUSE, assert_holds, errno, store};
+use hoist::{Config, Durability, Engine, Error, Life, Mode, Order, OrderId, Phase};
+use hoist_io::{Fault, FaultKind, Operation};
+use model::drive::{Drive, EIO, ENOSPC, LAYERS, NO_PAUSE, assert_holds, at, errno, store};
 use model::{MIB, Oracle, training};
 
 /// A tensor's pieces and their versions.
 type Pieces = Vec<(std::ops::Range<u64>, u64)>;
+
+/// A trainer at epoch 1, on a drive that is well yet.
+struct Scene {
+    _dir: tempfile::TempDir,
+    config: Config,
+    drive: Drive,
+    engine: Engine,
+    order: Order,
+    id: OrderId,
+    oracle: Oracle,
+    committed: Vec<Pieces>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let (_dir, config, oracle) = store(Durability::Step);
+        let committed = oracle.versions.clone();
+        let drive = Drive::new();
+        let engine = drive.open(&config);
+        let order = training(&engine, &oracle, LAYERS);
+        let id = engine.declare(order.clone()).unwrap();
+        Scene { _dir, config, drive, engine, order, id, oracle, committed }
+    }
+}
 
 /// Trains a step until something fails; what failed.
 fn train_until_error(engine: &Engine, oracle: &mut Oracle, id: OrderId, order: &Order) -> Result<u64, Error> {
@@ -50,12 +74,7 @@ fn a_commit_that_the_drive_refuses_loses_its_step_and_nothing_else() {
         ("journal's sync", |drive| drive.fail(FaultKind::Eio, Operation::Sync, ".journal"), EIO, false),
     ];
     for (name, fail, expected, begins) in cases {
-        let (_dir, config, mut oracle) = store(Durability::Step);
-        let committed = oracle.versions.clone();
-        let drive = Drive::new();
-        let engine = drive.open(&config);
-        let order = training(&engine, &oracle, LAYERS);
-        let id = engine.declare(order.clone()).unwrap();
+        let Scene { _dir, config, drive, engine, order, id, mut oracle, committed } = Scene::new();
         let mut epoch = 2;
         for _ in 0..2 {
             fail(&drive);
@@ -97,12 +116,7 @@ fn a_commit_that_the_drive_refuses_loses_its_step_and_nothing_else() {
 #[test]
 fn after_a_failed_commit_the_store_opens_at_the_epoch_before() {
     for heard in [true, false] {
-        let (_dir, config, mut oracle) = store(Durability::Step);
-        let committed = oracle.versions.clone();
-        let drive = Drive::new();
-        let engine = drive.open(&config);
-        let order = training(&engine, &oracle, LAYERS);
-        let id = engine.declare(order.clone()).unwrap();
+        let Scene { _dir, config, drive, engine, order, id, mut oracle, committed } = Scene::new();
         drive.fail(FaultKind::Eio, Operation::Sync, ".seg");
         let commit = oracle.step(&engine, id, &order, NO_PAUSE);
         if heard {
@@ -126,16 +140,13 @@ fn after_a_failed_commit_the_store_opens_at_the_epoch_before() {
 /// kept; a step that begins while one is held; an error that nobody is told.
 #[test]
 fn the_running_step_is_lost_with_the_one_before() {
-    let (_dir, config, mut oracle) = store(Durability::Step);
-    let committed = oracle.versions.clone();
-    let drive = Drive::new();
-    let engine = drive.open(&config);
-    let order = training(&engine, &oracle, LAYERS);
-    let id = engine.declare(order.clone()).unwrap();
+    let Scene { _dir, config, drive, engine, order, id, mut oracle, committed } = Scene::new();
     // Late enough for the next step to be under way.
-    let place = || Place { operation: Some(Operation::Sync), path_part: ".seg".into(), ..Place::default() };
     drive.fail(FaultKind::Eio, Operation::Sync, ".seg");
-    drive.0.add(Fault { place: place(), ..Fault::new(FaultKind::Latency(Duration::from_millis(700))) });
+    drive.0.add(Fault {
+        place: at(Operation::Sync, ".seg"),
+        ..Fault::new(FaultKind::Latency(Duration::from_millis(700)))
+    });
     engine.set_note("lost", vec![2]).unwrap();
     let commit = oracle.step(&engine, id, &order, NO_PAUSE);
     engine.begin_step(id).unwrap();
@@ -166,18 +177,19 @@ fn the_running_step_is_lost_with_the_one_before() {
 /// A trainer that does not wait for its commits hears of the failure in the next call.
 #[test]
 fn a_failure_that_nobody_waits_for_is_told_once() {
-    let (_dir, config, mut oracle) = store(Durability::Step);
-    let committed = oracle.versions.clone();
-    let drive = Drive::new();
-    let engine = drive.open(&config);
-    let order = training(&engine, &oracle, LAYERS);
-    let id = engine.declare(order.clone()).unwrap();
-    let place = Place { operation: Some(Operation::Sync), path_part: ".seg".into(), ..Place::default() };
-    drive.0.add(Fault { place, times: 1, ..Fault::new(FaultKind::Eio) });
+    told_once(|_, _| Ok(()));
+    told_once(|engine, order| engine.declare(order.clone()).map(drop));
+}
+
+/// `ask` is called first when the epoch has failed.
+fn told_once(ask: impl FnOnce(&Engine, &Order) -> Result<(), Error>) {
+    let Scene { _dir, drive, engine, order, id, mut oracle, committed, .. } = Scene::new();
+    drive.0.add(Fault { place: at(Operation::Sync, ".seg"), times: 1, ..Fault::new(FaultKind::Eio) });
     drop(oracle.step(&engine, id, &order, NO_PAUSE));
     // Time to fail. Should it take longer, a step begins, and its end says so.
     std::thread::sleep(Duration::from_millis(100));
-    let next = engine.begin_step(id).and_then(|()| engine.commit_step()).and_then(|commit| commit.wait());
+    let next = ask(&engine, &order).and_then(|()| engine.begin_step(id));
+    let next = next.and_then(|()| engine.commit_step()).and_then(|commit| commit.wait());
     let error = next.unwrap_err();
     assert!(matches!(error, Error::Commit { epoch: 2, .. }), "{error}");
     drive.0.clear();
@@ -239,21 +251,15 @@ impl Trainer {
 /// not wait: every byte that is read is right, what was durable stays, and at the end all is as if nothing had failed.
 #[test]
 fn training_goes_on_through_failures_at_random() {
-    let (_dir, config, oracle) = store(Durability::Step);
-    let drive = Drive::new();
-    let engine = drive.open(&config);
-    let order = training(&engine, &oracle, LAYERS);
-    let id = engine.declare(order.clone()).unwrap();
+    let Scene { _dir, config, drive, engine, order, id, oracle, committed } = Scene::new();
     for (operation, path_part, rate) in [
         (Operation::Write, ".seg", 0.01),
         (Operation::Sync, ".seg", 0.1),
         (Operation::Write, ".journal", 0.1),
         (Operation::Sync, ".journal", 0.1),
     ] {
-        let place = Place { operation: Some(operation), path_part: path_part.into(), ..Place::default() };
-        drive.0.add(Fault { place, rate, ..Fault::new(FaultKind::Eio) });
+        drive.0.add(Fault { place: at(operation, path_part), rate, ..Fault::new(FaultKind::Eio) });
     }
-    let committed = oracle.versions.clone();
     let mut trainer =
         Trainer { engine, id, order, oracle, committed, under_way: None, epochs: 1, failures: 0 };
     while trainer.failures < 20 || trainer.epochs < 20 {
@@ -289,12 +295,10 @@ fn closing_does_not_wait_for_a_lease_of_the_lost_step() {
     reads.iter_mut().for_each(|access| access.uses[0].mode = Mode::Read);
     let order = Order { accesses: [order.accesses[..1].to_vec(), reads].concat() };
     let id = engine.declare(order).unwrap();
-    let place =
-        |operation| Place { operation: Some(operation), path_part: ".seg".into(), ..Place::default() };
     let late = |millis| FaultKind::Latency(Duration::from_millis(millis));
-    drive.0.add(Fault { place: place(Operation::Sync), ..Fault::new(FaultKind::Eio) });
-    drive.0.add(Fault { place: place(Operation::Sync), ..Fault::new(late(1000)) });
-    drive.0.add(Fault { place: place(Operation::Read), ..Fault::new(late(300)) });
+    drive.0.add(Fault { place: at(Operation::Sync, ".seg"), ..Fault::new(FaultKind::Eio) });
+    drive.0.add(Fault { place: at(Operation::Sync, ".seg"), ..Fault::new(late(1000)) });
+    drive.0.add(Fault { place: at(Operation::Read, ".seg"), ..Fault::new(late(300)) });
     engine.begin_step(id).unwrap();
     drop(engine.acquire(0).unwrap());
     let commit = engine.commit_step().unwrap();

@@ -39,9 +39,13 @@ impl Drive {
     /// From now on this goes wrong in files whose path has this part, and nothing else.
     pub fn fail(&self, kind: FaultKind, operation: Operation, path_part: &str) {
         self.0.clear();
-        let place = Place { operation: Some(operation), path_part: path_part.into(), ..Place::default() };
-        self.0.add(Fault { place, ..Fault::new(kind) });
+        self.0.add(Fault { place: at(operation, path_part), ..Fault::new(kind) });
     }
+}
+
+/// An operation on files whose path has this part.
+pub fn at(operation: Operation, path_part: &str) -> Place {
+    Place { operation: Some(operation), path_part: path_part.into(), ..Place::default() }
 }
 
 impl Drop for Drive {
