@@ -6,25 +6,10 @@ mod common;
 mod fault;
 
 use common::*;
-use fault::{What, fail, is_eio};
+use fault::{BYTES, What, fail, is_eio, store};
 use hoist_io::Faults;
 use hoist_store::*;
-use tempfile::{TempDir, tempdir};
-
-const BYTES: u64 = (1 << 20) + 5;
-
-/// A store at epoch 1 with the pattern of seed 1, on a backend that can fail.
-fn store(faults: &Faults) -> (TempDir, Config, Driver) {
-    let (directory, slab) = (tempdir().unwrap(), slab());
-    let config = config(&[directory.path()]);
-    let tensors = [spec("a", BYTES, Life::Durable), spec("s", BYTES, Life::Scratch)];
-    let mut store = Driver::create(&config, &slab, &tensors).unwrap();
-    store.write(store.whole(0), 1).unwrap();
-    store.commit();
-    store.store.close().unwrap();
-    let store = Driver::open_on(&config, &slab, &|_, deliver| fault::start(faults, &slab, deliver)).unwrap();
-    (directory, config, store)
-}
+use tempfile::tempdir;
 
 #[test]
 fn a_failed_write_leaves_what_was_there_and_its_space() {

@@ -7,27 +7,14 @@ mod common;
 mod fault;
 
 use common::*;
-use fault::{What, fail, is_eio};
+use fault::{What, fail, is_eio, store};
 use hoist_io::Faults;
 use hoist_store::*;
 use std::path::{Path, PathBuf};
-use tempfile::{TempDir, tempdir};
+use tempfile::TempDir;
 
-const BYTES: u64 = (1 << 20) + 5;
 /// A journal is written in such blocks, each whole or not at all.
 const SECTOR: usize = 4096;
-
-fn store(faults: &Faults) -> (TempDir, Config, Driver) {
-    let (directory, slab) = (tempdir().unwrap(), slab());
-    let config = config(&[directory.path()]);
-    let tensors = [spec("a", BYTES, Life::Durable), spec("s", BYTES, Life::Scratch)];
-    let mut store = Driver::create(&config, &slab, &tensors).unwrap();
-    store.write(store.whole(0), 1).unwrap();
-    store.commit();
-    store.store.close().unwrap();
-    let store = Driver::open_on(&config, &slab, &|_, deliver| fault::start(faults, &slab, deliver)).unwrap();
-    (directory, config, store)
-}
 
 fn fail_commit(store: &mut Driver, faults: &Faults) {
     fail(faults, What::JournalSyncs);

@@ -1,10 +1,28 @@
 //! Drives of a store on which all of one kind of transfer fails.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use super::common::{Driver, config, slab, spec};
 use hoist_io::{Backend, Config, Error, Fault, FaultKind, Faults, Faulty, IoThread, Operation, Place};
 use hoist_memory::Slab;
-use hoist_store::Deliver;
+use hoist_store::{Deliver, Life};
 use std::sync::Arc;
+use tempfile::{TempDir, tempdir};
+
+/// Of each tensor of [`store`]: several blocks, and a last one that is cut.
+pub const BYTES: u64 = (1 << 20) + 5;
+
+/// A store at epoch 1 with the pattern of seed 1 in its durable tensor, and a scratch one, on a backend that can fail.
+pub fn store(faults: &Faults) -> (TempDir, hoist_store::Config, Driver) {
+    let (directory, slab) = (tempdir().unwrap(), slab());
+    let config = config(&[directory.path()]);
+    let tensors = [spec("a", BYTES, Life::Durable), spec("s", BYTES, Life::Scratch)];
+    let mut store = Driver::create(&config, &slab, &tensors).unwrap();
+    store.write(store.whole(0), 1).unwrap();
+    store.commit();
+    store.store.close().unwrap();
+    let store = Driver::open_on(&config, &slab, &|_, deliver| start(faults, &slab, deliver)).unwrap();
+    (directory, config, store)
+}
 
 /// What fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
