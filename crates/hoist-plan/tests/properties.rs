@@ -297,6 +297,44 @@ fn a_failed_epoch_is_rolled_back() {
     assert!(rollbacks > 500, "only {rollbacks} rollbacks");
 }
 
+/// Clients that wait for each other's leases hear just that, though scratch that could not be written lies about. (Kills:
+/// any unit that was not written, taken for what is in the way.)
+#[test]
+fn a_deadlock_of_leases_is_told_as_one() {
+    let specs = vec![UnitSpec { bytes: PAGE_BYTES, kind: Kind::Scratch, stored: false }; 5];
+    let mut world = World::new(config(2, 8 * PAGE_BYTES, false, true), specs, 1);
+    let access = |tier, unit, mode| AccessSpec {
+        tier,
+        uses: vec![UnitUse { unit: UnitId(unit), mode }],
+        compute_ns: 1,
+    };
+    let writes =
+        (0..5).map(|unit| access(if unit < 3 { Tier::Host } else { Tier::Device }, unit, Mode::Overwrite));
+    let reads = (0..5).map(|unit| access(Tier::Host, unit, Mode::Read));
+    world.order = world.declare(writes.chain(reads).collect()).expect("it fits");
+    world.event(Event::StepBegun(world.order));
+    world.failing_writes = 1000;
+    let granted = (0..3).filter(|unit| world.access(*unit)).count();
+    assert_eq!(granted, 2, "the third waits for memory that the first keeps");
+    while world.complete_one() {}
+    let mut ask = |lease, client, access| {
+        let mut actions = Vec::new();
+        let (lease, client) = (LeaseId(lease), ClientId(client));
+        world.plan.handle(Event::Demanded { lease, client, access }, world.now_ns, &mut actions);
+        actions
+    };
+    for (lease, client, access) in [(100, 0, 3), (101, 1, 4)] {
+        let actions = ask(lease, client, access);
+        assert!(actions.contains(&Action::Grant { lease: LeaseId(lease) }), "{actions:?}");
+    }
+    assert!(ask(102, 0, 4).is_empty());
+    let actions = ask(103, 1, 3);
+    let refused = |action: &Action| {
+        matches!(action, Action::Refuse { lease: LeaseId(103), refusal: Refusal::WouldDeadlock { .. } })
+    };
+    assert!(actions.iter().any(refused), "{actions:?}");
+}
+
 /// Kills: windows of what is read ahead that stay where they were before the slots went.
 #[test]
 fn what_a_rollback_dropped_is_read_ahead_again() {

@@ -59,7 +59,14 @@ fn what_was_written_in_place_cannot_be_taken_back() {
     let config = Config { durability: Durability::None, ..config(&[directory.path()]) };
     let mut store = Driver::create(&config, &slab, &tensors()).unwrap();
     store.write(store.whole(1), 1).unwrap();
+    // A note is not in place.
+    store.store.set_note("step", vec![1]).unwrap();
     store.store.rollback().unwrap();
+    assert_eq!(store.store.note("step"), None);
+    store.store.set_note("step", vec![2]).unwrap();
+    store.store.close().unwrap();
+    let mut store = Driver::open(&config, &slab).unwrap();
+    assert_eq!((store.store.epoch(), store.store.note("step")), (1, Some(&[2][..])));
     store.write(store.whole(0), 1).unwrap();
     assert!(matches!(store.store.rollback(), Err(Error::InPlace)));
     store.assert_holds(store.whole(0), 1);

@@ -164,6 +164,8 @@ fn a_commit_does_not_wait_for_scratch_that_cannot_be_written() {
         assert!(full, "all of it fits the host");
         drop(engine.acquire(scratch).unwrap_or_else(|error| panic!("{error}")));
         if is_well {
+            // When what was tried again has failed again.
+            std::thread::sleep(Duration::from_millis(300));
             drive.0.clear();
         }
         let commit = engine.commit_step().unwrap();
