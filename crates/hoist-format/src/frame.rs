@@ -3,7 +3,7 @@
 //! ```text
 //! 0   u32  payload bytes, 1 to RECORD_BYTES_MAX
 //! 4   u32  number of the frame in its batch, from 0
-//! 8   u64  number of the batch: the epoch that it makes
+//! 8   u64  number of the batch
 //! 16  u64  CRC-64/NVME of the 16 bytes before and of the payload
 //! 24  payload
 //! ```

@@ -1,11 +1,12 @@
 //! A journal: a preamble, then batches of frames. A batch starts at a multiple of [`JOURNAL_ALIGN_BYTES`], is written
 //! at once, and holds when its last frame, the epoch, is there.
 
-use crate::{Error, Record, codec, frame};
+use crate::{EpochRecord, Error, Record, codec, frame};
 use crc_fast::{CrcAlgorithm, checksum};
 
-/// The version that this crate writes, and the only one that it reads. In version 1 a run lay whole in one directory.
-pub const FORMAT_VERSION: u32 = 2;
+/// The version that this crate writes, and the only one that it reads. In version 1 a run lay whole in one directory; in
+/// version 2 there was one epoch.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Batches start at multiples of this, so that appending one never rewrites a block that holds an older one.
 /// 4096: the largest logical block of NVMe drives in use, and the page of x86-64.
@@ -44,13 +45,15 @@ pub fn pad_batch(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(JOURNAL_ALIGN_BYTES), 0);
 }
 
-/// The records of one epoch, whole; without the closing epoch record.
+/// Records that hold together or not at all.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The epoch.
+    /// Its number: one more than that of the batch before it.
     pub number: u64,
-    /// Its records, in order.
+    /// Its records, in order, without the closing one.
     pub records: Vec<Record>,
+    /// The closing record: the newest epoch.
+    pub epoch: EpochRecord,
 }
 
 /// Where the valid part of a journal ends.
@@ -88,7 +91,7 @@ pub fn read_journal(bytes: &[u8], mut visit: impl FnMut(Batch)) -> (Result<(), E
 /// The batch at `start`, which must follow batch `last`, and where the next one starts.
 fn read_batch(bytes: &[u8], start: usize, last: Option<u64>) -> Option<(Batch, usize)> {
     let mut at = start;
-    let mut batch = Batch { number: 0, records: Vec::new() };
+    let mut batch = Batch { number: 0, records: Vec::new(), epoch: EpochRecord::default() };
     loop {
         let frame = frame::read_frame(bytes.get(at..)?).ok()?;
         at += frame::FRAME_HEAD_BYTES + frame.payload.len();
@@ -104,11 +107,11 @@ fn read_batch(bytes: &[u8], start: usize, last: Option<u64>) -> Option<(Batch, u
         if matches!(record, Record::Header(_)) != first {
             return None;
         }
-        if let Record::Epoch(number) = record {
+        if let Record::Epoch(epoch) = record {
             let end = at.next_multiple_of(JOURNAL_ALIGN_BYTES);
             let padding = bytes.get(at..end)?;
-            let whole = number == batch.number && padding.iter().all(|byte| *byte == 0);
-            return whole.then_some((batch, end));
+            let whole = epoch.batch <= batch.number && padding.iter().all(|byte| *byte == 0);
+            return whole.then_some((Batch { epoch, ..batch }, end));
         }
         batch.records.push(record);
     }

@@ -114,26 +114,66 @@ pub struct Extent {
     pub bytes: u64,
 }
 
-/// A part of a run as an epoch has it; it replaces what earlier records said of these bytes.
+/// A part of a run as some epochs have it; it replaces what earlier records said of these bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpanRecord {
     /// The number of the run.
     pub run: u32,
     /// Where the span starts in the run: a multiple of [`crate::CHECKSUM_BYTES`].
     pub offset: u64,
-    /// Where its bytes are, in order. Their lengths add up to the span's.
+    /// Its length.
+    pub bytes: u64,
+    /// Where its bytes are, in order. Their lengths add up to the span's; none at all: it has no bytes from then on.
     pub extents: Vec<Extent>,
-    /// One per [`crate::CHECKSUM_BYTES`] of the span.
+    /// One per [`crate::CHECKSUM_BYTES`] of the span, if it has bytes.
     pub checksums: Vec<u64>,
+    /// The batches in which these bytes came and went.
+    pub life: Lifetime,
 }
 
 /// A small named value, committed with an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
+pub struct NoteRecord {
     /// The name.
     pub key: String,
-    /// The value.
-    pub bytes: Vec<u8>,
+    /// The value; `None`: there is none from then on.
+    pub bytes: Option<Vec<u8>>,
+    /// The batches in which it came and went.
+    pub life: Lifetime,
+}
+
+/// From which batch on something was so, and until which: the first in which it is not. An epoch that a batch has made
+/// has it if it was born in that batch or before and did not die before or in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetime {
+    /// The first batch with it.
+    pub born: u64,
+    /// The first batch without it; `None`: the newest has it. Only the first batch of a journal tells of what has died.
+    pub died: Option<u64>,
+}
+
+/// A committed state of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Its number.
+    pub number: u64,
+    /// The batch that made it.
+    pub batch: u64,
+    /// When that was written, in seconds since 1970.
+    pub time_s: u64,
+    /// The step that the trainer says has made it.
+    pub step: u64,
+    /// What else the trainer keeps with it: small values by name, in order of names.
+    pub scalars: Vec<(String, Vec<u8>)>,
+}
+
+/// An epoch that is kept under a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// The name, unique in the store.
+    pub name: String,
+    /// The epoch.
+    pub epoch: EpochRecord,
 }
 
 /// One record of the journal.
@@ -145,10 +185,15 @@ pub enum Record {
     Runs(Vec<RunRecord>),
     /// Some of the tensors, in order.
     Tensors(Vec<TensorRecord>),
-    /// Spans that this batch changes.
+    /// Spans that this batch changes, or, in the first batch, that any epoch has.
     Spans(Vec<SpanRecord>),
-    /// A note that this batch sets.
-    Note(Note),
-    /// Ends a batch: with it, and only with it, the batch's records hold. The number is the batch's.
-    Epoch(u64),
+    /// A note that this batch sets, or, in the first batch, that any epoch has.
+    Note(NoteRecord),
+    /// An epoch that is kept from now on.
+    Snapshot(SnapshotRecord),
+    /// The name of a snapshot that is not kept any more.
+    SnapshotDeleted(String),
+    /// Ends a batch: with it, and only with it, the batch's records hold. The newest epoch: the batch's own, or, when it
+    /// changes none of what epochs hold, that of an earlier batch.
+    Epoch(EpochRecord),
 }

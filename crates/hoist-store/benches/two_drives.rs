@@ -84,7 +84,7 @@ impl Bench {
             }
             match self.event()? {
                 StoreEvent::Read { result, .. } | StoreEvent::Written { result, .. } => result?,
-                StoreEvent::Committed { result, .. } => {
+                StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result } => {
                     result?;
                     continue;
                 }
@@ -93,7 +93,7 @@ impl Bench {
         }
         let rate = (UNITS * UNIT_BYTES) as f64 / start.elapsed().as_secs_f64();
         if writes {
-            self.store.commit()?;
+            self.store.commit(&Scalars::default())?;
             while !matches!(self.event()?, StoreEvent::Committed { .. }) {}
         }
         Ok(rate)

@@ -1,6 +1,6 @@
 //! A store for tools: it waits for its own requests.
 
-use crate::{Config, Error, Span, Store, StoreEvent, TensorSpec, verify_parts};
+use crate::{Config, Error, Scalars, Span, Store, StoreEvent, TensorSpec, verify_parts};
 use crossbeam_channel::Receiver;
 use hoist_format::{CHECKSUM_BYTES, checksum};
 use hoist_io::{Completion, Priority, RequestId};
@@ -169,14 +169,43 @@ impl BlockingStore {
     /// Those of the writes and of [`Store::commit`].
     pub fn commit(&mut self) -> Result<u64, Error> {
         self.finish_writes()?;
-        let epoch = self.store.commit()?;
-        if self.store.durability() == crate::Durability::None {
-            return Ok(epoch);
-        }
+        let epoch = self.store.commit(&Scalars::default())?;
+        if self.store.commits() { self.wait_for_record().map(|()| epoch) } else { Ok(epoch) }
+    }
+
+    fn wait_for_record(&mut self) -> Result<(), Error> {
         match self.event()? {
-            StoreEvent::Committed { result, .. } => result.map(|()| epoch),
+            StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result } => result,
             other => unreachable!("a commit was waited for and {other:?} came"),
         }
+    }
+
+    /// Makes a snapshot and waits; see [`Store::snapshot`].
+    ///
+    /// # Errors
+    /// Those of the writes and of [`Store::snapshot`].
+    pub fn snapshot(&mut self, name: &str) -> Result<(), Error> {
+        self.finish_writes()?;
+        self.store.snapshot(name)?;
+        self.wait_for_record()
+    }
+
+    /// Deletes a snapshot and waits; see [`Store::delete_snapshot`].
+    ///
+    /// # Errors
+    /// Those of [`Store::delete_snapshot`].
+    pub fn delete_snapshot(&mut self, name: &str) -> Result<(), Error> {
+        self.store.delete_snapshot(name)?;
+        self.wait_for_record()
+    }
+
+    /// Goes back to a snapshot and waits; see [`Store::rollback_to`].
+    ///
+    /// # Errors
+    /// Those of [`Store::rollback_to`].
+    pub fn rollback_to(&mut self, name: &str) -> Result<u64, Error> {
+        let epoch = self.store.rollback_to(name)?;
+        self.wait_for_record().map(|()| epoch)
     }
 
     /// Reads `spans`, which have bytes and are chunks at most, several at a time, and gives each to `take` in order,

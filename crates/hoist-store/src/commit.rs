@@ -1,73 +1,104 @@
-//! Commits: data synced, then the journal's record written, then the journal synced, in every directory.
+//! Commits: what becomes an epoch, and what the journals get.
 
+use crate::batch::{BatchWriter, Image};
 use crate::changes::Changes;
-use crate::journal::{image_buffer, no_preamble};
-use crate::records::BatchWriter;
+use crate::history::Deleted;
+use crate::journal::image_buffer;
 use crate::rollback::Retract;
 use crate::segments::Segment;
-use crate::{Durability, Error, Span, Store, StoreEvent};
-use hoist_format::Header;
-use hoist_io::{FileId, FileRange, Priority, Request, Transfer};
+use crate::stages::Stage;
+use crate::{Durability, Error, Scalars, Span, Store, StoreEvent};
+use hoist_format::{EpochRecord, Header, Lifetime};
+use hoist_io::{FileId, Transfer};
 use hoist_memory::AlignedBuffer;
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
-/// What a commit waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The segments written since the last commit.
-    DataSynced,
-    /// The record, or a whole new journal.
-    JournalWritten,
-    JournalSynced,
-    /// The journal that a new one replaced.
-    OldRetired,
+/// What a batch is written for.
+pub(crate) enum Purpose {
+    /// A new epoch of all that was written, with what the trainer says of it; kept under a name, if there is one.
+    Epoch { scalars: Scalars, name: Option<String> },
+    /// The newest epoch is kept.
+    Snapshot { name: String },
+    /// A snapshot is kept no more.
+    Delete { name: String },
 }
 
 /// A commit under way.
 pub(crate) struct Commit {
-    epoch: u64,
-    stage: Stage,
+    /// The batch, and the newest epoch when that is durable.
+    pub batch: u64,
+    pub epoch: EpochRecord,
+    pub stage: Stage,
     /// Own requests in flight.
-    left: usize,
-    changes: Changes,
+    pub left: usize,
+    /// What the epoch changes; nothing where no epoch is made.
+    pub changes: Changes,
+    /// The snapshot that is made, and the one that is deleted.
+    pub added: Option<String>,
+    pub deleted: Option<Deleted>,
     /// What each journal gets; taken when it is written.
-    writes: Vec<JournalWrite>,
+    pub writes: Vec<JournalWrite>,
     /// Whether `writes` are whole new journals.
-    image: bool,
+    pub image: bool,
     /// The journals that were written to.
-    retracts: Vec<Retract>,
-    error: Option<Error>,
+    pub retracts: Vec<Retract>,
+    pub error: Option<Error>,
 }
 
-struct JournalWrite {
-    place: usize,
-    buffer: AlignedBuffer,
+impl Commit {
+    /// Whether it makes an epoch.
+    pub fn makes_epoch(&self) -> bool {
+        self.epoch.batch == self.batch
+    }
+}
+
+pub(crate) struct JournalWrite {
+    pub place: usize,
+    pub buffer: AlignedBuffer,
     /// Where the journal ends, and its capacity, when it is written.
-    tail: u64,
-    capacity: u64,
+    pub tail: u64,
+    pub capacity: u64,
     /// How much of it, and where in which file.
-    bytes: u64,
-    offset: u64,
-    file: FileId,
+    pub bytes: u64,
+    pub offset: u64,
+    pub file: FileId,
 }
 
 impl Store {
     /// Ends the epoch under construction: all that was written since the last call. All its writes have completed. The
     /// commit runs by itself as completions are handled, and ends with [`StoreEvent::Committed`]; meanwhile writes of
-    /// the next epoch may begin. At durability `none` nothing is done, no event comes, and the answer is always the epoch
-    /// that `close` will make.
+    /// the next epoch may begin. Where [`Store::commits`] is false nothing is done, no event comes, and the answer is the
+    /// epoch that `close` or the next snapshot will make.
     ///
     /// # Errors
     /// [`Error::NotYet`] when a commit or a durable write is under way, or when one failed and was not made good;
     /// [`Error::Poisoned`] after a failed commit; [`Error::Memory`]. None of these changes anything.
-    pub fn commit(&mut self) -> Result<u64, Error> {
-        if self.durability == Durability::None {
-            return Ok(self.epoch + 1);
+    pub fn commit(&mut self, scalars: &Scalars) -> Result<u64, Error> {
+        scalars.check()?;
+        if !self.commits() {
+            if self.read_only.is_some() {
+                return Ok(self.epoch.number);
+            }
+            self.scalars = Some(scalars.clone());
+            return Ok(self.epoch.number + 1);
         }
-        self.start_commit(false)
+        self.start_commit(Purpose::Epoch { scalars: scalars.clone(), name: None }, false)
     }
 
-    /// Commits all that was written, for a store of durability `none` that closes; waits. What could not be written has
+    /// What was said of the last step.
+    pub(crate) fn newest_scalars(&self) -> Scalars {
+        self.scalars.clone().unwrap_or_else(|| self.newest().scalars)
+    }
+
+    /// Whether each [`Store::commit`] makes an epoch, which ends with an event: at durability `step`, unless the store is
+    /// open at a snapshot.
+    #[must_use]
+    pub fn commits(&self) -> bool {
+        self.durability == Durability::Step && self.read_only.is_none()
+    }
+
+    /// Commits all that was written, for a store that closes and has not committed each step; waits. What could not be written has
     /// no bytes from then on: the records from before no longer say what its extents hold.
     ///
     /// # Errors
@@ -75,7 +106,8 @@ impl Store {
     pub(crate) fn commit_at_close(&mut self) -> Result<(), Error> {
         self.switch.set_waits(true);
         let failed = std::mem::take(&mut self.changes.failed);
-        self.start_commit(!failed.is_empty())?;
+        let scalars = self.newest_scalars();
+        self.start_commit(Purpose::Epoch { scalars, name: None }, !failed.is_empty())?;
         loop {
             let completion = self.switch.wait()?;
             if let Some(StoreEvent::Committed { result, .. }) = self.handle(completion) {
@@ -89,14 +121,18 @@ impl Store {
         }
     }
 
-    /// Whether an epoch can be made of what was written.
-    fn check_commit(&self, epoch: u64) -> Result<(), Error> {
+    /// Whether a batch can be written, and an epoch be made of what was written.
+    pub(crate) fn check_commit(&self, epoch: u64, makes_epoch: bool) -> Result<(), Error> {
         let not_yet = |what: String| Err(Error::NotYet { epoch, what });
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
         if let Some(commit) = &self.commit {
-            return not_yet(format!("epoch {} is being committed", commit.epoch));
+            let what = if commit.makes_epoch() { "is being committed" } else { "is being made a snapshot" };
+            return not_yet(format!("epoch {} {what}", commit.epoch.number));
+        }
+        if !makes_epoch {
+            return Ok(());
         }
         let durable = |span: &&Span| self.contents.run(span).life == hoist_format::LifeKind::Durable;
         if let Some(span) = self.writes().find(durable) {
@@ -108,15 +144,48 @@ impl Store {
         Ok(())
     }
 
-    /// `image`: journals are written whole, whether they have room or not.
-    fn start_commit(&mut self, image: bool) -> Result<u64, Error> {
-        let epoch = self.epoch + 1;
-        self.check_commit(epoch)?;
-        let (writes, image) = self.journal_writes(epoch, image)?;
-        let written = self.written_segments();
-        let changes = std::mem::take(&mut self.changes);
-        let (stage, retracts) = (Stage::DataSynced, Vec::new());
-        self.commit = Some(Commit { epoch, stage, left: 0, changes, writes, image, retracts, error: None });
+    /// `image`: journals are written whole, whether they have room or not. Returns the newest epoch when it is done.
+    pub(crate) fn start_commit(&mut self, purpose: Purpose, image: bool) -> Result<u64, Error> {
+        let makes_epoch = matches!(purpose, Purpose::Epoch { .. });
+        let number = self.epoch.number + u64::from(makes_epoch);
+        self.check_commit(number, makes_epoch)?;
+        if let Purpose::Epoch { name: Some(name), .. } | Purpose::Snapshot { name } = &purpose {
+            self.history.check_name(name)?;
+        }
+        let batch = self.batch + 1;
+        let (mut added, mut deleted) = (None, None);
+        let mut epoch = self.epoch.clone();
+        match purpose {
+            Purpose::Epoch { scalars: Scalars { step, values }, name } => {
+                let time_s =
+                    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+                epoch = EpochRecord { number, batch, time_s, step, scalars: values.into_iter().collect() };
+                self.changes.set_born(&mut self.contents, batch);
+                added = name;
+            }
+            Purpose::Snapshot { name } => added = Some(name),
+            Purpose::Delete { name } => {
+                self.history.snapshot(&name)?;
+                deleted = self.history.remove(&name);
+            }
+        }
+        if let Some(name) = &added {
+            self.history.insert(name.clone(), epoch.clone());
+        }
+        let (changes, left, stage, retracts) = (Changes::default(), 0, Stage::DataSynced, Vec::new());
+        let (writes, error) = (Vec::new(), None);
+        let mut commit =
+            Commit { batch, epoch, stage, left, changes, added, deleted, writes, image, retracts, error };
+        if let Err(error) = self.journal_writes(&mut commit) {
+            self.unrecord(&mut commit);
+            return Err(error);
+        }
+        let written = if makes_epoch { self.written_segments() } else { BTreeSet::new() };
+        if makes_epoch {
+            commit.changes = std::mem::take(&mut self.changes);
+            self.scalars = None;
+        }
+        self.commit = Some(commit);
         if written.is_empty() {
             self.next_stage();
         }
@@ -124,7 +193,17 @@ impl Store {
             let Segment { directory, file, .. } = self.segments[number as usize];
             self.push_own(directory, Transfer::Sync(file), Vec::new());
         }
-        Ok(epoch)
+        Ok(number)
+    }
+
+    /// Snapshots are again as they were before a commit that did not come to be.
+    pub(crate) fn unrecord(&mut self, commit: &mut Commit) {
+        if let Some(name) = &commit.added {
+            self.history.remove(name);
+        }
+        if let Some(deleted) = commit.deleted.take() {
+            self.history.put_back(deleted);
+        }
     }
 
     /// The segments that hold what this epoch has written. Not those of a drive that failed a write, when all that it had
@@ -138,27 +217,27 @@ impl Store {
     }
 
     /// What each journal gets: the batch, or a whole new journal where one has no room for it, or `image` says so.
-    fn journal_writes(&mut self, epoch: u64, image: bool) -> Result<(Vec<JournalWrite>, bool), Error> {
-        let mut batch = BatchWriter::new(Vec::new(), epoch);
-        for key in self.changes.notes() {
-            batch.push_note(key, &self.contents.notes[key])?;
-        }
-        for (run, ranges) in &self.changes.spans {
-            batch.push_spans(&self.contents, *run, ranges)?;
-        }
-        let batch = batch.finish()?;
+    fn journal_writes(&mut self, commit: &mut Commit) -> Result<(), Error> {
+        let batch = self.batch_bytes(commit)?;
         let bytes = batch.len() as u64;
         let current = self.directories.iter().map(|directory| &directory.journals).filter(|one| !one.behind);
-        let image = image || current.clone().any(|journals| journals.tail + bytes > journals.capacity);
-        let mut writes = Vec::with_capacity(self.directories.len());
+        commit.image |= current.clone().any(|journals| journals.tail + bytes > journals.capacity);
+        // What is being written belongs to an epoch that is still to come.
+        let mut durable = None;
+        if commit.image && !commit.makes_epoch() && !self.changes.is_empty() {
+            let contents = durable.insert(self.contents.clone());
+            self.changes.clone().undo(contents, &mut Vec::new());
+        }
+        let contents = durable.as_ref().unwrap_or(&self.contents);
+        let image = Image { contents, history: &self.history, epoch: &commit.epoch, batch: commit.batch };
         for (place, directory) in self.directories.iter_mut().enumerate() {
             let journals = &mut directory.journals;
             if journals.behind {
                 continue;
             }
-            writes.push(if image {
+            commit.writes.push(if commit.image {
                 let header = Header { directory: place as u32, ..self.header.clone() };
-                let (buffer, tail) = image_buffer(header, &self.contents, epoch)?;
+                let (buffer, tail) = image_buffer(header, &image)?;
                 let (capacity, file) = (buffer.len() as u64, journals.file(1 - journals.active));
                 JournalWrite { place, buffer, tail, capacity, bytes: capacity, offset: 0, file }
             } else {
@@ -172,138 +251,27 @@ impl Store {
                 JournalWrite { place, buffer, tail, capacity, bytes, offset, file }
             });
         }
-        Ok((writes, image))
+        Ok(())
     }
 
-    fn push_own(&mut self, place: usize, transfer: Transfer, ranges: Vec<FileRange>) {
-        let id = self.switch.next_id(place);
-        if let Some(commit) = &mut self.commit {
-            commit.left += 1;
+    /// The batch as it is appended.
+    fn batch_bytes(&self, commit: &Commit) -> Result<Vec<u8>, Error> {
+        let mut batch = BatchWriter::new(Vec::new(), commit.batch);
+        if let Some(deleted) = &commit.deleted {
+            batch.push_deleted(deleted.name())?;
         }
-        // A trainer waits for its commit, and the bytes are few: they pass prefetches.
-        self.directories[place].push(Request { id, priority: Priority::Demand, ranges, transfer });
-    }
-
-    /// Takes back one of the commit's own requests, and goes on when it was the last of its stage.
-    pub(crate) fn commit_completed(
-        &mut self,
-        place: usize,
-        transfer: Transfer,
-        result: Result<(), Error>,
-    ) -> Option<StoreEvent> {
-        let mut commit = self.commit.as_mut()?;
-        commit.left -= 1;
-        if let Err(error) = result {
-            // The old journal is superseded already: a failure to mark it so costs nothing that is promised.
-            if commit.stage == Stage::OldRetired {
-                tracing::warn!(%error, "the old journal could not be retired");
-            } else if commit.stage == Stage::DataSynced || !self.leave_behind(place, &error) {
-                let commit = self.commit.as_mut()?;
-                commit.error.get_or_insert(error);
+        if let Some(name) = &commit.added {
+            batch.push_snapshot(name, &commit.epoch)?;
+        }
+        if commit.makes_epoch() {
+            let life = Lifetime { born: commit.batch, died: None };
+            for key in self.changes.notes() {
+                batch.push_note(key, self.note(key), life)?;
             }
-            commit = self.commit.as_mut()?;
-        }
-        if let (Transfer::WriteBuffer(buffer), false, Stage::JournalWritten) =
-            (transfer, commit.image, commit.stage)
-        {
-            let slot = self.directories.iter_mut().find(|directory| directory.journals.buffer.is_none());
-            if let Some(directory) = slot {
-                directory.journals.buffer = Some(buffer);
+            for (run, ranges) in &self.changes.spans {
+                batch.push_changed(&self.contents, *run, ranges)?;
             }
         }
-        if commit.left > 0 {
-            return None;
-        }
-        if commit.error.is_some() {
-            return self.end_commit();
-        }
-        self.next_stage()
-    }
-
-    /// Starts the next stage of the commit, all requests of the last one being done.
-    fn next_stage(&mut self) -> Option<StoreEvent> {
-        let commit = self.commit.as_mut()?;
-        let (stage, image) = (commit.stage, commit.image);
-        match stage {
-            Stage::DataSynced => {
-                commit.stage = Stage::JournalWritten;
-                let writes = std::mem::take(&mut commit.writes);
-                for JournalWrite { place, buffer, tail, capacity, bytes, offset, file } in writes {
-                    let journals = &mut self.directories[place].journals;
-                    let before = (journals.active, journals.tail, journals.capacity);
-                    if let Some(commit) = &mut self.commit {
-                        commit.retracts.push(Retract { place, file, offset, bytes, before });
-                    }
-                    (journals.tail, journals.capacity) = (tail, capacity);
-                    let ranges = vec![FileRange { file, offset, bytes, buffer_offset: 0 }];
-                    self.push_own(place, Transfer::WriteBuffer(buffer), ranges);
-                }
-            }
-            Stage::JournalWritten => {
-                commit.stage = Stage::JournalSynced;
-                for place in self.current_journals() {
-                    let journals = &mut self.directories[place].journals;
-                    if image {
-                        journals.active = 1 - journals.active;
-                    }
-                    let file = journals.file(journals.active);
-                    self.push_own(place, Transfer::Sync(file), Vec::new());
-                }
-            }
-            Stage::JournalSynced if image => {
-                commit.stage = Stage::OldRetired;
-                let current = self.current_journals();
-                let zeros: Result<Vec<_>, _> = current.iter().map(|_| no_preamble()).collect();
-                let Ok(zeros) = zeros else { return self.end_commit() };
-                for (place, buffer) in current.into_iter().zip(zeros) {
-                    let journals = &self.directories[place].journals;
-                    let (file, bytes) = (journals.file(1 - journals.active), buffer.len() as u64);
-                    let ranges = vec![FileRange { file, offset: 0, bytes, buffer_offset: 0 }];
-                    self.push_own(place, Transfer::WriteBuffer(buffer), ranges);
-                }
-            }
-            Stage::JournalSynced | Stage::OldRetired => return self.end_commit(),
-        }
-        None
-    }
-
-    /// The directories whose journals get every epoch.
-    fn current_journals(&self) -> Vec<usize> {
-        (0..self.directories.len()).filter(|place| !self.directories[*place].journals.behind).collect()
-    }
-
-    /// A journal could not be written: the others go on without it. Its directory's copy stays at an older epoch, and a
-    /// later open takes the newest. `false`, and nothing changed, when there is no other.
-    fn leave_behind(&mut self, place: usize, error: &Error) -> bool {
-        let others = self.current_journals().into_iter().any(|other| other != place);
-        if others {
-            let directory = &mut self.directories[place];
-            tracing::error!(directory = %directory.path.display(), %error, "its journal is left behind");
-            directory.journals.behind = true;
-            if error.is_drives_end() {
-                self.spread.quarantine(place, &error.to_string());
-            }
-        }
-        others
-    }
-
-    /// The commit is over: what it dropped is free, or nothing is written until it is rolled back.
-    fn end_commit(&mut self) -> Option<StoreEvent> {
-        let Commit { epoch, changes, retracts, error, .. } = self.commit.take()?;
-        let result = match error {
-            None => {
-                self.epoch = epoch;
-                self.held.extend(changes.dropped());
-                self.free_held();
-                Ok(())
-            }
-            Some(error) => {
-                tracing::error!(epoch, %error, "the commit failed");
-                self.poisoned = Some(format!("epoch {epoch}: {error}"));
-                (self.failed_changes, self.retracts) = (changes, retracts);
-                Err(error)
-            }
-        };
-        Some(StoreEvent::Committed { epoch, result })
+        batch.finish(&commit.epoch)
     }
 }

@@ -19,6 +19,9 @@ pub enum Durability {
     /// Every commit is an epoch that survives a power cut.
     #[default]
     Step,
+    /// Every snapshot, and `close`, is an epoch that survives a power cut. In between, bytes are written over those that
+    /// were written since, so that steps write no more than they must; after a crash the store opens at the last of them.
+    Snapshot,
     /// Durable tensors are written in place; they hold after `close`, and nothing is promised after a crash.
     None,
 }
@@ -43,6 +46,8 @@ pub struct Config {
     pub durability: Durability,
     /// The largest segment in bytes, a multiple of 256 KiB; larger where more than 256 of a directory would be needed.
     pub segment_bytes: u64,
+    /// The snapshot to open at, instead of the newest epoch: then nothing durable is written. None exists at creation.
+    pub snapshot: Option<String>,
 }
 
 impl Default for Config {
@@ -51,6 +56,7 @@ impl Default for Config {
             nvme_path: Vec::new(),
             durability: Durability::default(),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            snapshot: None,
         }
     }
 }

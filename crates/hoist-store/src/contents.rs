@@ -1,25 +1,34 @@
 //! What a store holds: tensors, runs, the places and checksums of their bytes, notes.
 
 use crate::bundle::Layout;
-use crate::location::Locations;
+use crate::location::{Locations, UNCOMMITTED};
 use crate::{Error, RunId, RunInfo, Span, TensorId};
 use hoist_format::{CHECKSUM_BYTES, Extent, LifeKind, blocks};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The bytes of one run.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct RunBytes {
     pub locations: Locations,
     /// One per block of the run once anything of it was written, else empty.
     pub checksums: Vec<u64>,
 }
 
+/// What a note says, and the batch that told of it first.
+#[derive(Clone)]
+pub(crate) struct NoteValue {
+    pub bytes: Vec<u8>,
+    pub born: u64,
+}
+
 /// All of a store but its files.
+#[derive(Clone)]
 pub(crate) struct Contents {
-    pub layout: Layout,
+    pub layout: Arc<Layout>,
     /// In the order of `layout.runs`.
     pub bytes: Vec<RunBytes>,
-    pub notes: BTreeMap<String, Vec<u8>>,
+    pub notes: BTreeMap<String, NoteValue>,
 }
 
 /// The blocks of a run that a span covers.
@@ -29,7 +38,7 @@ pub(crate) fn blocks_of(span: &Span) -> std::ops::Range<usize> {
 
 impl Contents {
     /// Nothing written yet.
-    pub fn new(layout: Layout) -> Contents {
+    pub fn new(layout: Arc<Layout>) -> Contents {
         let bytes = layout.runs.iter().map(|_| RunBytes::default()).collect();
         Contents { layout, bytes, notes: BTreeMap::new() }
     }
@@ -80,7 +89,9 @@ impl Contents {
         let run_blocks = blocks(self.run(span).bytes);
         let bytes = &mut self.bytes[span.run.0 as usize];
         match extents {
-            Some(extents) => bytes.locations.replace(span.offset, extents, true, &mut Vec::new()),
+            Some(extents) => {
+                bytes.locations.replace(span.offset, extents, (true, UNCOMMITTED), &mut Vec::new())
+            }
             None => bytes.locations.set_valid(span.offset, span.end(), true),
         }
         if bytes.checksums.is_empty() {
@@ -95,6 +106,15 @@ impl Contents {
             let tensor = &self.layout.tensors[id.0 as usize];
             tensor.offset < span.end() && span.offset < tensor.offset + tensor.bytes
         })
+    }
+
+    /// Whatever was made from durable bytes is of an epoch that is no more: it is made anew.
+    pub fn outdate_derived(&mut self) {
+        for (run, bytes) in self.layout.runs.iter().zip(&mut self.bytes) {
+            if run.life == LifeKind::Derived {
+                bytes.locations.set_valid(0, run.bytes, false);
+            }
+        }
     }
 
     /// Every durable run.

@@ -1,20 +1,25 @@
 //! Creating a store.
 
+use crate::batch::Image;
 use crate::blocking_io::Switch;
 use crate::bundle::Layout;
 use crate::contents::Contents;
 use crate::directory::{Directory, JOURNAL_NAMES, data, make_folder, manifest, segment_path};
 use crate::free_space::{FreeSpace, occupied};
 use crate::growth::{Growth, Rooms};
+use crate::history::History;
 use crate::journal;
 use crate::open::{Threads, check};
 use crate::segments;
+use crate::shares::Shares;
 use crate::spread::Spread;
+use crate::store::Durable;
 use crate::{Config, Durability, Error, SEGMENT_GRAIN_BYTES, Store, TensorSpec};
-use hoist_format::{Header, LifeKind, StoreId};
+use hoist_format::{EpochRecord, Header, LifeKind, StoreId};
 use hoist_io::{Completion, FileOp};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// See [`Store::create`]. When it fails, what it has made so far is removed.
 pub(crate) fn create<D>(
@@ -41,7 +46,7 @@ where
     }
     let need_bytes = need_bytes(&layout, config);
     let rooms = rooms(&config.nvme_path, need_bytes)?;
-    let contents = Contents::new(layout);
+    let contents = Contents::new(Arc::new(layout));
     let mut spread = Spread::new(directories.len());
     let growth = Growth::new(need_bytes, segment_bytes(need_bytes, config.segment_bytes), rooms);
     let made =
@@ -50,7 +55,9 @@ where
         });
     match made {
         Ok((segments, header)) => {
-            Ok(Store::new(config, header, contents, 0, (directories, segments, spread), switch))
+            let (history, shares, epoch) = (History::default(), Shares::default(), EpochRecord::default());
+            let durable = Durable { contents, history, shares, epoch, batch: 0 };
+            Ok(Store::new(config, header, durable, (directories, segments, spread), switch))
         }
         Err(error) => {
             discard(&directories);
@@ -87,10 +94,12 @@ fn fill(
         directory: 0,
         segments: sizes,
     };
+    let (history, epoch) = (History::default(), EpochRecord::default());
+    let image = Image { contents, history: &history, epoch: &epoch, batch: 0 };
     // The journals come last: before them there is no store.
     for (place, directory) in directories.iter_mut().enumerate() {
         let header = Header { directory: place as u32, ..header.clone() };
-        journal::rewrite(directory, switch, header, contents, 0)?;
+        journal::rewrite(directory, switch, header, &image)?;
     }
     Ok(header)
 }

@@ -133,6 +133,45 @@ pub enum Error {
     /// What was written in place cannot be taken back.
     #[error("durable tensors were written at durability \"none\": there is nothing to roll back to")]
     InPlace,
+    /// The store is open at a snapshot.
+    #[error(
+        "the store is open at snapshot {snapshot:?}, which does not change: open it without one to write"
+    )]
+    ReadOnly {
+        /// Its name.
+        snapshot: String,
+    },
+    /// There is no such snapshot.
+    #[error("there is no snapshot {name:?}: there {}", if .others.is_empty() { "are none".into() } else { format!("is {others}") })]
+    NoSnapshot {
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        others: String,
+    },
+    /// No snapshot can be made under this name.
+    #[error("a snapshot cannot be called {name:?}: {what}")]
+    BadSnapshotName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Writes go in place.
+    #[error(
+        "no snapshot can be made at durability \"none\", where bytes are written over those of the newest epoch: open the \
+         store with \"step\" or \"snapshot\""
+    )]
+    NoSnapshots,
+    /// The scalars of a step are too large.
+    #[error(
+        "the scalars of a step have {bytes} bytes: {} at most; keep larger values as tensors",
+        crate::SCALARS_BYTES_MAX
+    )]
+    LargeScalars {
+        /// Bytes of their names and values.
+        bytes: usize,
+    },
     /// At durability `none`: bytes could not be written, and the store is closed without them.
     #[error(
         "{what} could not be written, {spans} in all: the store has no bytes there any more, all else is kept; \

@@ -17,12 +17,15 @@ pub(crate) struct FreeSpace {
     by_place: BTreeMap<(u32, u64), u64>,
     by_bytes: BTreeSet<(u64, u32, u64)>,
     bytes: u64,
+    /// The number of the first segment, and the sizes of all.
+    first: u32,
+    segments: Vec<u64>,
 }
 
 impl FreeSpace {
     /// All of the segments with these sizes; `first` is the number of the first of them.
     pub fn new(first: u32, segments: &[u64]) -> FreeSpace {
-        let mut free = FreeSpace::default();
+        let mut free = FreeSpace { first, segments: segments.to_vec(), ..FreeSpace::default() };
         for (segment, bytes) in segments.iter().enumerate().filter(|(_, bytes)| **bytes > 0) {
             free.insert(first + segment as u32, 0, *bytes);
         }
@@ -32,6 +35,16 @@ impl FreeSpace {
     /// Free bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The number of the first segment.
+    pub fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// The sizes of all segments.
+    pub fn segments(&self) -> &[u64] {
+        &self.segments
     }
 
     fn insert(&mut self, segment: u32, offset: u64, bytes: u64) {
@@ -103,6 +116,32 @@ impl FreeSpace {
             }
         }
         self.insert(segment, offset, bytes);
+    }
+
+    /// The parts of an extent that are free, and those that are not, in order; `None` when it lies in no segment, or is none.
+    pub fn split(&self, extent: Extent) -> Option<(Vec<Extent>, Vec<Extent>)> {
+        let Extent { segment, offset, bytes } = extent;
+        let end = offset.checked_add(bytes.checked_next_multiple_of(EXTENT_ALIGN_BYTES)?)?;
+        let inside = segment.checked_sub(self.first).and_then(|place| self.segments.get(place as usize));
+        if !offset.is_multiple_of(EXTENT_ALIGN_BYTES)
+            || end == offset
+            || inside.is_none_or(|bytes| *bytes < end)
+        {
+            return None;
+        }
+        let (mut free, mut taken) = (Vec::new(), Vec::new());
+        let part = |from: u64, to: u64| Extent { segment, offset: from, bytes: to - from };
+        let mut at = offset;
+        for ((_, start), bytes) in self.by_place.range((segment, 0)..(segment, end)) {
+            let (from, to) = ((*start).max(offset), (start + bytes).min(end));
+            if from < to {
+                taken.extend((at < from).then(|| part(at, from)));
+                free.push(part(from, to));
+                at = to;
+            }
+        }
+        taken.extend((at < end).then(|| part(at, end)));
+        Some((free, taken))
     }
 
     /// Takes a live extent out of the free space. False when it is not free, wholly: two records claim it, or it lies
@@ -200,6 +239,9 @@ mod tests {
                 // Rebuilt from the live extents: `take` refuses overlaps.
                 let mut rebuilt = FreeSpace::new(0, &SEGMENTS);
                 for extent in live.iter().flatten() {
+                    let whole = Extent { bytes: occupied(extent.bytes), ..*extent };
+                    prop_assert_eq!(rebuilt.split(*extent), Some((vec![whole], vec![])));
+                    prop_assert_eq!(free.split(*extent), Some((vec![], vec![whole])));
                     prop_assert!(rebuilt.take(*extent), "{:?} overlaps", extent);
                 }
                 prop_assert_eq!(&rebuilt.by_place, &free.by_place);

@@ -1,10 +1,10 @@
 //! Writing images of the journal and reading journals back.
 
 use crate::Error;
+use crate::batch::Image;
 use crate::blocking_io::Switch;
-use crate::contents::Contents;
 use crate::directory::{Directory, JOURNAL_NAMES, JOURNAL_ROOM_BYTES_MIN, manifest};
-use crate::records::{Loader, image};
+use crate::loader::Loader;
 use hoist_format::{Header, JOURNAL_ALIGN_BYTES, Tail, read_journal};
 use hoist_io::FileOp;
 use hoist_memory::AlignedBuffer;
@@ -12,7 +12,8 @@ use hoist_memory::AlignedBuffer;
 /// What one journal says.
 pub(crate) struct Found {
     pub header: Header,
-    pub epoch: u64,
+    /// The last batch.
+    pub batch: u64,
     pub loader: Loader,
     pub tail: Tail,
     /// Which of the directory's journals it is.
@@ -24,17 +25,13 @@ pub(crate) struct Found {
 pub(crate) struct Copy {
     /// The newest.
     pub found: Option<Found>,
-    /// The highest epoch of any valid frame in any of them.
+    /// The highest batch of any valid frame in any of them.
     pub newest_seen: Option<u64>,
 }
 
 /// The image as it is written: with room for what is appended, all zeros, so that no append makes the file grow.
-pub(crate) fn image_buffer(
-    header: Header,
-    contents: &Contents,
-    epoch: u64,
-) -> Result<(AlignedBuffer, u64), Error> {
-    let bytes = image(header, contents, epoch)?;
+pub(crate) fn image_buffer(header: Header, image: &Image<'_>) -> Result<(AlignedBuffer, u64), Error> {
+    let bytes = image.encode(header)?;
     let tail = bytes.len() as u64;
     let capacity = tail + tail.max(JOURNAL_ROOM_BYTES_MIN);
     let mut buffer = AlignedBuffer::new(capacity as usize)?;
@@ -57,15 +54,14 @@ pub(crate) fn open_files(directory: &mut Directory) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a whole new journal at `epoch`, waits until it is on the drive, and retires the old one.
+/// Writes a whole new journal, waits until it is on the drive, and retires the old one.
 pub(crate) fn rewrite(
     directory: &mut Directory,
     switch: &mut Switch,
     header: Header,
-    contents: &Contents,
-    epoch: u64,
+    image: &Image<'_>,
 ) -> Result<(), Error> {
-    let (buffer, tail) = image_buffer(header, contents, epoch)?;
+    let (buffer, tail) = image_buffer(header, image)?;
     let capacity = buffer.len() as u64;
     let old = directory.journals.active;
     let new = 1 - old;
@@ -110,9 +106,9 @@ pub(crate) fn read(directory: &Directory, switch: &mut Switch) -> Result<Copy, E
             Ok(()) => {}
         }
         copy.newest_seen = copy.newest_seen.max(tail.newest_seen);
-        let newer = copy.found.as_ref().is_none_or(|found| found.epoch < loader.epoch);
+        let newer = copy.found.as_ref().is_none_or(|found| found.batch < loader.batch);
         if let Some(header) = loader.header.clone().filter(|_| newer) {
-            copy.found = Some(Found { header, epoch: loader.epoch, loader, tail, place, bytes });
+            copy.found = Some(Found { header, batch: loader.batch, loader, tail, place, bytes });
         }
     }
     other_version.map_or(Ok(copy), Err)

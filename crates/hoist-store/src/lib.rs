@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod blocking;
 mod blocking_io;
 mod bundle;
@@ -22,20 +23,26 @@ mod directory;
 mod error;
 mod free_space;
 mod growth;
+mod history;
 mod ids;
 mod journal;
+mod loader;
 mod location;
 mod lock;
 mod ls;
 mod open;
 mod placing;
 mod ranges;
-mod records;
 mod rollback;
 mod safetensors;
+mod scalars;
 mod segments;
+mod shares;
+mod snapshot;
+mod space;
 mod spec;
 mod spread;
+mod stages;
 mod store;
 mod transfer;
 mod verify;
@@ -44,6 +51,7 @@ pub use blocking::BlockingStore;
 pub use bundle::{BUNDLE_ALIGN_BYTES, BUNDLED_BYTES_MAX, DIMENSIONS_MAX, NAME_BYTES_MAX, TENSORS_MAX};
 pub use config::{Config, Durability, Problem, SEGMENT_BYTES_DEFAULT, SEGMENT_GRAIN_BYTES};
 pub use error::Error;
+pub use history::SNAPSHOT_NAME_BYTES_MAX;
 pub use hoist_format::{CHECKSUM_BYTES, Class, Dtype, Extent, LifeKind, StoreId, blocks, checksum};
 pub use hoist_io::{
     BackendChoice, Completion, Config as IoConfig, Error as IoError, IoThread, Obtained, Priority, RequestId,
@@ -51,6 +59,9 @@ pub use hoist_io::{
 pub use ls::Listed;
 pub use open::Deliver;
 pub use safetensors::{export_safetensors, group_of, import_safetensors, read_specs};
+pub use scalars::{SCALARS_BYTES_MAX, Scalars};
+pub use snapshot::Epoch;
+pub use space::Space;
 pub use spec::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
 pub use store::{DirectoryInfo, NOTE_BYTES_MAX, Store, StoreEvent};
 pub use verify::{BadBlock, VerifyReport, verify, verify_parts};

@@ -3,18 +3,23 @@
 use crate::free_space::occupied;
 use hoist_format::Extent;
 
+/// Born in the batch that is still to be committed.
+pub(crate) const UNCOMMITTED: u64 = u64::MAX;
+
 /// A part of a run in one extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Piece {
+pub(crate) struct Piece {
     /// Where it starts in the run; its length is the extent's.
-    offset: u64,
-    extent: Extent,
+    pub offset: u64,
+    pub extent: Extent,
     /// Whether the extent holds these bytes: not before the first write into it is done.
-    valid: bool,
+    pub valid: bool,
+    /// The batch that told of it first, or [`UNCOMMITTED`].
+    pub born: u64,
 }
 
 impl Piece {
-    fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.offset + self.extent.bytes
     }
 
@@ -22,11 +27,7 @@ impl Piece {
     fn cut(&self, from: u64, to: u64) -> Piece {
         let (start, end) = (self.offset.max(from), self.end().min(to));
         let offset = self.extent.offset + (start - self.offset);
-        Piece {
-            offset: start,
-            extent: Extent { offset, bytes: end - start, ..self.extent },
-            valid: self.valid,
-        }
+        Piece { offset: start, extent: Extent { offset, bytes: end - start, ..self.extent }, ..*self }
     }
 }
 
@@ -41,7 +42,8 @@ impl Locations {
         self.pieces.partition_point(|piece| piece.end() <= offset)
     }
 
-    fn between(&self, from: u64, to: u64) -> impl Iterator<Item = Piece> {
+    /// What there is of `from..to`, in order.
+    pub fn between(&self, from: u64, to: u64) -> impl Iterator<Item = Piece> {
         let pieces = self.pieces[self.first_behind(from)..].iter();
         pieces.take_while(move |piece| piece.offset < to).map(move |piece| piece.cut(from, to))
     }
@@ -51,19 +53,21 @@ impl Locations {
         self.between(from, to).map(|piece| piece.extent)
     }
 
-    /// What there is of `from..to`: its place in the run, its extent, and whether that holds its bytes.
-    pub fn parts(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, Extent, bool)> {
-        self.between(from, to).map(|piece| (piece.offset, piece.extent, piece.valid))
+    /// All pieces, in order.
+    pub fn all(&self) -> &[Piece] {
+        &self.pieces
     }
 
-    /// Every extent with its place in the run.
-    pub fn all(&self) -> impl Iterator<Item = (u64, Extent)> {
-        self.pieces.iter().map(|piece| (piece.offset, piece.extent))
-    }
-
-    /// The parts of the run that hold bytes, in order.
-    pub fn valid_ranges(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.pieces.iter().filter(|piece| piece.valid).map(|piece| (piece.offset, piece.end()))
+    /// The parts of `from..to` that hold bytes, in order, cut where others were told of first by another batch; with that.
+    pub fn stretches(&self, from: u64, to: u64) -> Vec<(u64, u64, u64)> {
+        let mut stretches: Vec<(u64, u64, u64)> = Vec::new();
+        for piece in self.between(from, to).filter(|piece| piece.valid) {
+            match stretches.last_mut().filter(|(_, end, born)| (*end, *born) == (piece.offset, piece.born)) {
+                Some((_, end, _)) => *end = piece.end(),
+                None => stretches.push((piece.offset, piece.end(), piece.born)),
+            }
+        }
+        stretches
     }
 
     /// Whether all of `from..to` was written.
@@ -91,12 +95,18 @@ impl Locations {
 
     /// Puts `extents`, in order, where the bytes from `from` on are; what was there goes to `dropped`.
     /// Cuts are at multiples of 4096, or at the run's end.
-    pub fn replace(&mut self, from: u64, extents: &[Extent], valid: bool, dropped: &mut Vec<Extent>) {
+    pub fn replace(
+        &mut self,
+        from: u64,
+        extents: &[Extent],
+        (valid, born): (bool, u64),
+        dropped: &mut Vec<Extent>,
+    ) {
         let to = from + extents.iter().map(|extent| extent.bytes).sum::<u64>();
         dropped.extend(self.extents(from, to));
         let mut at = from;
         let new = extents.iter().map(|extent| {
-            let piece = Piece { offset: at, extent: *extent, valid };
+            let piece = Piece { offset: at, extent: *extent, valid, born };
             at += extent.bytes;
             piece
         });
@@ -112,6 +122,12 @@ impl Locations {
     /// Says of `from..to` whether its extents hold its bytes.
     pub fn set_valid(&mut self, from: u64, to: u64, valid: bool) {
         let new = self.between(from, to).map(|piece| Piece { valid, ..piece }).collect();
+        self.splice(from, to, new);
+    }
+
+    /// Says by which batch the bytes of `from..to` were told of first.
+    pub fn set_born(&mut self, from: u64, to: u64, born: u64) {
+        let new = self.between(from, to).map(|piece| Piece { born, ..piece }).collect();
         self.splice(from, to, new);
     }
 
@@ -141,7 +157,7 @@ impl Locations {
                 && piece.extent.segment == next.extent.segment
                 && piece.extent.offset + occupied(piece.extent.bytes) == next.extent.offset
                 && piece.extent.bytes == occupied(piece.extent.bytes)
-                && piece.valid == next.valid;
+                && (piece.valid, piece.born) == (next.valid, next.born);
             if joins {
                 piece.extent.bytes += next.extent.bytes;
             }
@@ -169,9 +185,10 @@ mod tests {
     proptest! {
         /// Against a model that keeps a (segment, offset, valid) for every page of the run.
         #[test]
-        fn is_a_map_of_pages(ops in prop::collection::vec((0..4u8, (0..PAGES, 0..PAGES), 0..4u32, 1..5u64), 1..60)) {
+        fn is_a_map_of_pages(ops in prop::collection::vec((0..5u8, (0..PAGES, 0..PAGES), 0..4u32, 1..5u64), 1..60)) {
             let mut locations = Locations::default();
             let mut model: Vec<Option<(u32, u64, bool)>> = vec![None; PAGES as usize];
+            let mut born = [0; PAGES as usize];
             for (step, (op, pages, segment, chunk)) in ops.into_iter().enumerate() {
                 let (from, to) = range(pages);
                 if op == 3 {
@@ -186,6 +203,9 @@ mod tests {
                     for page in model[(from / PAGE) as usize..to.div_ceil(PAGE) as usize].iter_mut().flatten() {
                         page.2 = valid;
                     }
+                } else if op == 4 {
+                    locations.set_born(from, to, step as u64);
+                    born[(from / PAGE) as usize..to.div_ceil(PAGE) as usize].fill(step as u64);
                 } else {
                     let mut extents = Vec::new();
                     let mut at = from;
@@ -202,7 +222,8 @@ mod tests {
                     }
                     let before: Vec<_> = locations.extents(from, to).collect();
                     let mut dropped = Vec::new();
-                    locations.replace(from, &extents, false, &mut dropped);
+                    locations.replace(from, &extents, (false, step as u64), &mut dropped);
+                    born[(from / PAGE) as usize..to.div_ceil(PAGE) as usize].fill(step as u64);
                     prop_assert_eq!(before, dropped);
                 }
                 for page in 0..PAGES {
@@ -212,9 +233,10 @@ mod tests {
                     let expected = model[page as usize];
                     prop_assert_eq!(found, expected.map(|(segment, offset, _)| Extent { segment, offset, bytes: to - from }));
                     prop_assert_eq!(valid, expected.is_some_and(|page| page.2));
+                    prop_assert!(locations.between(from, to).all(|piece| piece.born == born[page as usize]));
                     prop_assert_eq!(locations.gaps(from, to).is_empty(), expected.is_some());
                 }
-                let covered: u64 = locations.all().map(|(_, extent)| extent.bytes).sum();
+                let covered: u64 = locations.all().iter().map(|piece| piece.extent.bytes).sum();
                 let gaps: u64 = locations.gaps(0, END).iter().map(|(from, to)| to - from).sum();
                 prop_assert_eq!(covered + gaps, END);
             }
@@ -226,11 +248,9 @@ mod tests {
         let mut locations = Locations::default();
         for page in [0, 2, 1] {
             let extent = Extent { segment: 0, offset: page * PAGE, bytes: PAGE };
-            locations.replace(page * PAGE, &[extent], true, &mut Vec::new());
+            locations.replace(page * PAGE, &[extent], (true, 0), &mut Vec::new());
         }
-        assert_eq!(
-            locations.all().collect::<Vec<_>>(),
-            [(0, Extent { segment: 0, offset: 0, bytes: 3 * PAGE })]
-        );
+        let extent = Extent { segment: 0, offset: 0, bytes: 3 * PAGE };
+        assert_eq!(locations.all(), [Piece { offset: 0, extent, valid: true, born: 0 }]);
     }
 }

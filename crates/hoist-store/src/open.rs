@@ -1,16 +1,20 @@
 //! Opening a store: finding its newest epoch.
 
+use crate::batch::Image;
 use crate::blocking_io::Switch;
 use crate::contents::Contents;
 use crate::directory::{Directory, Journals, manifest, segment_path};
 use crate::free_space::FreeSpace;
+use crate::history::History;
 use crate::journal::{self, Copy};
+use crate::loader::Loader;
 use crate::lock::Lock;
-use crate::records::{Loader, live_extents};
 use crate::segments::Segment;
+use crate::shares::Shares;
 use crate::spread::Spread;
+use crate::store::Durable;
 use crate::{Config, Error, Store};
-use hoist_format::Header;
+use hoist_format::{Extent, Header};
 use hoist_io::{Completion, IoThread};
 use hoist_memory::Slab;
 use std::path::Path;
@@ -73,46 +77,46 @@ where
         copies.push((directory, copy));
     }
     let (header, best) = agree(&mut copies)?;
-    let epoch = best.epoch;
+    let (epoch, batch) = (best.epoch.clone(), best.batch);
     let damaged = |directory: &Directory, what| Error::Damaged { directory: directory.path.clone(), what };
-    let contents = best.finish().map_err(|what| damaged(&copies[0].0, what))?;
+    let (contents, history) = best.finish().map_err(|what| damaged(&copies[0].0, what))?;
     let mut segments = Vec::new();
     for (place, (directory, _)) in copies.iter_mut().enumerate() {
         let sizes = header.segments.get(place).map_or(&[][..], Vec::as_slice);
         open_segments(place, directory, sizes, &mut segments)?;
     }
-    for extent in live_extents(&contents) {
-        let segment = segments.get(extent.segment as usize);
-        let place = segment.map_or(0, |segment: &Segment| segment.directory);
-        let directory = &mut copies[place].0;
-        if !directory.free.take(extent) {
-            let what = format!("{extent:?} is claimed twice, or lies in no segment");
-            return Err(damaged(directory, what));
-        }
-    }
+    let shares = take_up_space(&mut copies, &segments, &contents, &history)?;
     let mut spread = Spread::new(copies.len());
-    let directories = take_up_journals(copies, &contents, &header, epoch, (&mut spread, &mut switch))?;
-    Ok(Store::new(config, header, contents, epoch, (directories, segments, spread), switch))
+    let image = Image { contents: &contents, history: &history, epoch: &epoch, batch };
+    let directories = take_up_journals(copies, &header, &image, (&mut spread, &mut switch))?;
+    let durable = Durable { contents, history, shares, epoch, batch };
+    let mut store = Store::new(config, header, durable, (directories, segments, spread), switch);
+    if let Some(name) = &config.snapshot {
+        store.epoch = store.history.snapshot(name)?.clone();
+        store.contents = store.history.contents_at(&store.contents, store.epoch.batch);
+        store.read_only = Some(name.clone());
+    }
+    Ok(store)
 }
 
 /// Puts the directories in the store's order and finds the newest of what they say.
 fn agree(copies: &mut Vec<(Directory, Copy)>) -> Result<(Header, Loader), Error> {
     let newest_seen = copies.iter().filter_map(|(_, copy)| copy.newest_seen).max();
-    let epoch = |copy: &Copy| copy.found.as_ref().map(|found| found.epoch);
-    let best = copies.iter().enumerate().filter_map(|(place, (_, copy))| Some((epoch(copy)?, place))).max();
+    let batch = |copy: &Copy| copy.found.as_ref().map(|found| found.batch);
+    let best = copies.iter().enumerate().filter_map(|(place, (_, copy))| Some((batch(copy)?, place))).max();
     let first = copies[0].0.path.clone();
-    let Some((epoch, best)) = best else {
+    let Some((batch, best)) = best else {
         return Err(match newest_seen {
             None => Error::NoStore { directory: first, what: "its journals hold no records".into() },
             Some(seen) => {
-                let what = format!("there are records of epoch {seen}, and no journal has a valid start");
+                let what = format!("there are records of batch {seen}, and no journal has a valid start");
                 Error::Damaged { directory: first, what }
             }
         });
     };
-    // A commit that was cut off leaves records of one epoch more, never of two.
-    if let Some(seen) = newest_seen.filter(|seen| *seen > epoch + 1) {
-        let what = format!("there are records of epoch {seen}, and the valid ones end at {epoch}");
+    // A commit that was cut off leaves records of one batch more, never of two.
+    if let Some(seen) = newest_seen.filter(|seen| *seen > batch + 1) {
+        let what = format!("there are records of batch {seen}, and the valid ones end at {batch}");
         return Err(Error::Damaged { directory: copies[best].0.path.clone(), what });
     }
     let Some(header) = copies[best].1.found.as_ref().map(|found| found.header.clone()) else {
@@ -188,18 +192,51 @@ fn open_segments(
     Ok(())
 }
 
+/// Takes the extents of all epochs out of the free space. Returns those that several have.
+fn take_up_space(
+    copies: &mut [(Directory, Copy)],
+    segments: &[Segment],
+    contents: &Contents,
+    history: &History,
+) -> Result<Shares, Error> {
+    let wrong = |directory: &Directory, extent: Extent| {
+        let what = format!("{extent:?} is claimed twice, or lies in no segment");
+        Err(Error::Damaged { directory: directory.path.clone(), what })
+    };
+    let place_of =
+        |extent: Extent| segments.get(extent.segment as usize).map_or(0, |segment| segment.directory);
+    let live = contents.bytes.iter().flat_map(|bytes| bytes.locations.all()).map(|piece| piece.extent);
+    for extent in live {
+        let directory = &mut copies[place_of(extent)].0;
+        if !directory.free.take(extent) {
+            return wrong(directory, extent);
+        }
+    }
+    let mut shares = Shares::default();
+    for extent in history.spans.iter().flat_map(|past| &past.extents).copied() {
+        let directory = &mut copies[place_of(extent)].0;
+        let Some((free, taken)) = directory.free.split(extent) else { return wrong(directory, extent) };
+        for part in free {
+            if !directory.free.take(part) {
+                return wrong(directory, part);
+            }
+        }
+        taken.into_iter().for_each(|part| shares.add(part));
+    }
+    Ok(shares)
+}
+
 /// Goes on with all journals. A directory that cannot be written is quarantined, as long as another keeps the journal.
 fn take_up_journals(
     copies: Vec<(Directory, Copy)>,
-    contents: &Contents,
     header: &Header,
-    epoch: u64,
+    image: &Image<'_>,
     (spread, switch): (&mut Spread, &mut Switch),
 ) -> Result<Vec<Directory>, Error> {
     let mut directories = Vec::new();
     let mut failed = None;
     for (place, (mut directory, copy)) in copies.into_iter().enumerate() {
-        if let Err(error) = take_up_journal(&mut directory, &copy, contents, header, (place, epoch), switch) {
+        if let Err(error) = take_up_journal(&mut directory, &copy, header, image, (place, switch)) {
             tracing::error!(directory = %directory.path.display(), %error, "its journal cannot be written");
             spread.quarantine(place, &error.to_string());
             directory.journals.behind = true;
@@ -213,28 +250,28 @@ fn take_up_journals(
     }
 }
 
-/// Goes on with the directory's journal, or writes a new one where it is not at the newest epoch or ends in a torn
+/// Goes on with the directory's journal, or writes a new one where it is not at the newest batch or ends in a torn
 /// batch.
 fn take_up_journal(
     directory: &mut Directory,
     copy: &Copy,
-    contents: &Contents,
     header: &Header,
-    (place, epoch): (usize, u64),
-    switch: &mut Switch,
+    image: &Image<'_>,
+    (place, switch): (usize, &mut Switch),
 ) -> Result<(), Error> {
+    let batch = image.batch;
     journal::open_files(directory)?;
-    let current = copy.found.as_ref().filter(|found| found.epoch == epoch);
+    let current = copy.found.as_ref().filter(|found| found.batch == batch);
     if let Some(found) = current {
         directory.journals.active = found.place;
         (directory.journals.tail, directory.journals.capacity) = (found.tail.bytes as u64, found.bytes);
-        if copy.newest_seen == Some(epoch) {
+        if copy.newest_seen == Some(batch) {
             // The record may be in the drive's cache only, and the extents that it drops are about to be used.
             return switch.sync(directory, directory.journals.file(found.place));
         }
     } else if let Some(found) = &copy.found {
         directory.journals.active = found.place;
     }
-    tracing::warn!(directory = %directory.path.display(), epoch, "the journal is behind or torn: written anew");
-    journal::rewrite(directory, switch, Header { directory: place as u32, ..header.clone() }, contents, epoch)
+    tracing::warn!(directory = %directory.path.display(), batch, "the journal is behind or torn: written anew");
+    journal::rewrite(directory, switch, Header { directory: place as u32, ..header.clone() }, image)
 }

@@ -1,6 +1,7 @@
 //! Places for what is written: new extents, spread over the directories, and others when a directory fails.
 
 use crate::free_space::occupied;
+use crate::location::UNCOMMITTED;
 use crate::spread::STRIPE_BYTES;
 use crate::transfer::{Kind, Pending};
 use crate::{Durability, Error, Span, Store};
@@ -33,7 +34,10 @@ impl Store {
         if let Some(cause) = self.poisoned.clone().filter(|_| durable) {
             return Err(Error::Poisoned { cause });
         }
-        if durable && self.durability == Durability::Step {
+        if let Some(snapshot) = self.read_only.clone().filter(|_| durable) {
+            return Err(Error::ReadOnly { snapshot });
+        }
+        if durable && !self.may_overwrite(span) {
             match self.allocate(span, span.bytes, &[]) {
                 // What this epoch has written is in no record yet, so it may be written over: an epoch that writes all
                 // its bytes twice still fits twice the durable bytes.
@@ -43,6 +47,21 @@ impl Store {
         }
         self.place_in_place(span)?;
         Ok(None)
+    }
+
+    /// Whether bytes of `span` are written over what there is: no epoch that the store may be opened at has it.
+    fn may_overwrite(&self, span: &Span) -> bool {
+        match self.durability {
+            Durability::Step => false,
+            Durability::Snapshot => self.changes.covers(span),
+            Durability::None => {
+                let mut pieces =
+                    self.contents.bytes[span.run.0 as usize].locations.between(span.offset, span.end());
+                pieces.all(|piece| {
+                    !self.history.holds(piece.born, UNCOMMITTED) && !self.shares.overlaps(&piece.extent)
+                })
+            }
+        }
     }
 
     /// Extents for `bytes` of `span`, in the directories that take writes and are not to be avoided.
@@ -126,7 +145,7 @@ impl Store {
     /// still be under way.
     fn relocate(&mut self, span: &Span, from: u64, mut extents: Vec<Extent>) {
         let locations = &mut self.contents.bytes[span.run.0 as usize].locations;
-        locations.replace(from, &extents, false, &mut self.held);
+        locations.replace(from, &extents, (false, UNCOMMITTED), &mut self.held);
         extents.clear();
         self.spare_extents.push(extents);
         self.free_held();
@@ -192,7 +211,7 @@ impl Store {
             // What stays where it is was replaced by itself: it must not become free.
             let locations = &mut self.contents.bytes[span.run.0 as usize].locations;
             let mut given_up = Vec::new();
-            locations.replace(span.offset, &replaced, false, &mut given_up);
+            locations.replace(span.offset, &replaced, (false, UNCOMMITTED), &mut given_up);
             given_up.retain(|extent| failed.contains(&self.segments[extent.segment as usize].directory));
             self.held.append(&mut given_up);
             self.free_held();
@@ -203,7 +222,9 @@ impl Store {
 
     fn free(&mut self, extent: Extent) {
         let place = self.place_of(&extent);
-        self.directories[place].free.free(extent);
+        for part in self.shares.release(extent) {
+            self.directories[place].free.free(part);
+        }
     }
 
     /// A write is over: its extents are the bytes' place from now on, or free again.
@@ -239,7 +260,8 @@ impl Store {
                 self.held.extend(extents);
             } else {
                 let part = Span { run: span.run, offset: from, bytes: to - from };
-                self.changes.keep_before(&self.contents, &part);
+                let bytes = &self.contents.bytes[span.run.0 as usize];
+                self.changes.keep_before(bytes, &part);
             }
         }
         self.free_held();
@@ -248,6 +270,7 @@ impl Store {
     /// Frees the held extents that no read in flight uses.
     pub(crate) fn free_held(&mut self) {
         let (pending, directories, segments) = (&self.pending, &mut self.directories, &self.segments);
+        let shares = &mut self.shares;
         self.held.retain(|extent| {
             let end = extent.offset + extent.bytes;
             let overlaps = |read: &Extent| {
@@ -258,7 +281,8 @@ impl Store {
             let reads = |pending: &&Pending| matches!(pending.kind, Kind::Read { .. });
             let used = pending.values().filter(reads).any(|pending| pending.extents.iter().any(overlaps));
             if !used {
-                directories[segments[extent.segment as usize].directory].free.free(*extent);
+                let free = &mut directories[segments[extent.segment as usize].directory].free;
+                shares.release(*extent).into_iter().for_each(|part| free.free(part));
             }
             used
         });

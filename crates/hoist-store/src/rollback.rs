@@ -18,7 +18,8 @@ pub(crate) struct Retract {
 
 impl Store {
     /// Drops all that was written since the newest durable epoch, after a failed commit, too: what is read is of that
-    /// epoch again, and the store takes writes. Scratch and derived bytes stay as they are. Blocks while the record of a
+    /// epoch again, and the store takes writes. Scratch bytes stay as they are; derived ones are forgotten, as their sources
+    /// are others. Blocks while the record of a
     /// commit that failed is taken back, where one may have reached a drive. Called again, it tries that again.
     ///
     /// # Errors
@@ -28,7 +29,7 @@ impl Store {
     /// is read is of the durable epoch, nothing durable is written, and what the lost epoch has written stays as it is: a
     /// later open may find it, whole.
     pub fn rollback(&mut self) -> Result<(), Error> {
-        let epoch = self.epoch + 1;
+        let epoch = self.epoch.number + 1;
         if self.commit.is_some() || !self.pending.is_empty() {
             let what = "requests are in flight, or a commit is under way".to_owned();
             return Err(Error::NotYet { epoch, what });
@@ -40,6 +41,8 @@ impl Store {
         for changes in [std::mem::take(&mut self.changes), std::mem::take(&mut self.failed_changes)] {
             changes.undo(&mut self.contents, &mut self.lost);
         }
+        self.scalars = None;
+        self.contents.outdate_derived();
         self.switch.set_waits(true);
         let retracted = self.retract();
         self.switch.set_waits(false);

@@ -6,13 +6,15 @@ use crate::commit::Commit;
 use crate::contents::{Contents, blocks_of};
 use crate::create;
 use crate::directory::{Directory, segment_path};
+use crate::history::History;
 use crate::open::{self, Deliver, Threads};
 use crate::rollback::Retract;
 use crate::segments::Segment;
+use crate::shares::Shares;
 use crate::spread::Spread;
 use crate::transfer::Pending;
-use crate::{Config, Durability, Error, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
-use hoist_format::{CHECKSUM_BYTES, Extent, Header, LifeKind, RECORD_BYTES_MAX, StoreId};
+use crate::{Config, Durability, Error, RunInfo, Scalars, Span, TensorId, TensorInfo, TensorSpec};
+use hoist_format::{CHECKSUM_BYTES, EpochRecord, Extent, Header, LifeKind, RECORD_BYTES_MAX, StoreId};
 use hoist_io::{Completion, FileRange, IoThread, Obtained, RequestId};
 use hoist_memory::{Slab, Slot, SlotReader};
 use std::collections::HashMap;
@@ -51,6 +53,11 @@ pub enum StoreEvent {
         /// Whether it is durable. After an error nothing durable is written until [`Store::rollback`].
         result: Result<(), Error>,
     },
+    /// A snapshot was made or deleted.
+    Recorded {
+        /// Whether that is durable. After an error nothing durable is written until [`Store::rollback`].
+        result: Result<(), Error>,
+    },
 }
 
 /// An open store. Owned by one thread; its directories' threads deliver completions, which come back to [`Store::handle`].
@@ -60,11 +67,19 @@ pub enum StoreEvent {
 pub struct Store {
     pub(crate) header: Header,
     pub(crate) durability: Durability,
+    /// What is read and written: the epoch under construction.
     pub(crate) contents: Contents,
+    pub(crate) history: History,
+    pub(crate) shares: Shares,
     /// The newest durable epoch.
-    pub(crate) epoch: u64,
-    /// What belongs to the next epoch.
+    pub(crate) epoch: EpochRecord,
+    /// The newest durable batch of the journals.
+    pub(crate) batch: u64,
+    /// The snapshot that the store is open at.
+    pub(crate) read_only: Option<String>,
+    /// What belongs to the next epoch, and, where steps are not committed one by one, what the last one said of itself.
     pub(crate) changes: Changes,
+    pub(crate) scalars: Option<Scalars>,
     pub(crate) commit: Option<Commit>,
     /// Why nothing durable is written: a commit failed and is not rolled back. What it would have changed, and the
     /// journals that it may have written to.
@@ -89,22 +104,37 @@ pub struct Store {
     pub(crate) switch: Switch,
 }
 
+/// What the journals tell of.
+pub(crate) struct Durable {
+    pub contents: Contents,
+    pub history: History,
+    pub shares: Shares,
+    /// The newest.
+    pub epoch: EpochRecord,
+    pub batch: u64,
+}
+
 impl Store {
     pub(crate) fn new(
         config: &Config,
         header: Header,
-        contents: Contents,
-        epoch: u64,
+        durable: Durable,
         (directories, segments, spread): (Vec<Directory>, Vec<Segment>, Spread),
         switch: Switch,
     ) -> Store {
         switch.set_waits(false);
+        let Durable { contents, history, shares, epoch, batch } = durable;
         Store {
             header,
             durability: config.durability,
             contents,
+            history,
+            shares,
             epoch,
+            batch,
+            read_only: None,
             changes: Changes::default(),
+            scalars: None,
             commit: None,
             poisoned: None,
             failed_changes: Changes::default(),
@@ -215,7 +245,7 @@ impl Store {
     /// The newest durable epoch; 0 before the first commit (at durability `none`: before the first `close`).
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.epoch.number
     }
 
     /// What a commit promises.
@@ -249,13 +279,13 @@ impl Store {
 
     /// All notes, by key, as they will be in the next epoch.
     pub fn notes(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.contents.notes.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice()))
+        self.contents.notes.iter().map(|(key, note)| (key.as_str(), note.bytes.as_slice()))
     }
 
     /// The note called `key`.
     #[must_use]
     pub fn note(&self, key: &str) -> Option<&[u8]> {
-        self.contents.notes.get(key).map(Vec::as_slice)
+        self.contents.notes.get(key).map(|note| note.bytes.as_slice())
     }
 
     /// Sets a note; it is durable with the next commit.
@@ -263,10 +293,11 @@ impl Store {
     /// # Errors
     /// [`Error::Format`] when it is larger than [`NOTE_BYTES_MAX`].
     pub fn set_note(&mut self, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
+        self.check_writable()?;
         if key.len() + bytes.len() > NOTE_BYTES_MAX {
             return Err(hoist_format::Error::RecordTooLarge { limit: RECORD_BYTES_MAX }.into());
         }
-        self.changes.set_note(&mut self.contents, key, bytes);
+        self.changes.set_note(&mut self.contents, key, Some(bytes));
         Ok(())
     }
 
@@ -343,7 +374,9 @@ impl Store {
     pub fn close(mut self) -> Result<(), Error> {
         let writes = self.writes().any(|span| self.contents.run(span).life == LifeKind::Durable);
         let mut kept = Ok(());
-        if self.durability == Durability::None && (writes || !self.changes.is_empty()) {
+        if self.durability != Durability::Step
+            && (writes || !self.changes.is_empty() || self.scalars.is_some())
+        {
             kept = self.commit_at_close();
         }
         kept.and(self.end_directories())

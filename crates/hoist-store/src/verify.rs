@@ -48,11 +48,8 @@ pub fn verify(store: &mut BlockingStore) -> Result<VerifyReport, Error> {
     let mut report = VerifyReport::default();
     let contents = &store.store().contents;
     let mut spans = Vec::new();
-    for (run, _) in contents.durable_runs() {
-        for (from, to) in contents.bytes[run.0 as usize].locations.valid_ranges() {
-            // Pieces may be cut between checksums where space was fragmented: whole blocks are looked at.
-            let from = from - from % CHECKSUM_BYTES;
-            let to = to.next_multiple_of(CHECKSUM_BYTES).min(contents.layout.runs[run.0 as usize].bytes);
+    for (run, info) in contents.durable_runs() {
+        for (from, to, _) in contents.bytes[run.0 as usize].locations.stretches(0, info.bytes) {
             match spans.last_mut() {
                 Some(Span { run: last, offset, bytes }) if *last == run && *offset + *bytes >= from => {
                     *bytes = to - *offset;

@@ -105,7 +105,7 @@ fn wrong_spans_are_refused_with_their_slots() {
     let free = slab.pages_free();
     store.start_write(span(1, 0, 2 * BLOCK), 1).unwrap();
     assert!(matches!(store.start_write(span(1, BLOCK, BLOCK), 1), Err(Error::Busy { .. })));
-    assert!(matches!(store.store.commit(), Err(Error::NotYet { .. })));
+    assert!(matches!(store.store.commit(&Scalars::default()), Err(Error::NotYet { .. })));
     assert!(matches!(store.event(), StoreEvent::Written { result: Ok(()), .. }));
     assert_eq!(slab.pages_free(), free, "every slot came back");
 }
@@ -121,7 +121,7 @@ fn no_space_says_need_and_free_and_a_commit_makes_room() {
         store.commit();
     }
     store.write(whole, 20).unwrap();
-    store.store.commit().unwrap();
+    store.store.commit(&Scalars::default()).unwrap();
     // Until epoch 21 is durable, both copies of the bytes are needed.
     match store.start_write(whole, 21) {
         Err(Error::NoSpace { need_bytes, free_bytes, .. }) => {
@@ -144,8 +144,8 @@ fn a_commit_goes_on_while_the_next_epoch_is_written() {
     let config = config(&[directory.path()]);
     let mut store = Driver::create(&config, &slab, &tensors()).unwrap();
     store.write(span(1, 0, BLOCK), 1).unwrap();
-    store.store.commit().unwrap();
-    assert!(matches!(store.store.commit(), Err(Error::NotYet { .. })));
+    store.store.commit(&Scalars::default()).unwrap();
+    assert!(matches!(store.store.commit(&Scalars::default()), Err(Error::NotYet { .. })));
     store.write(span(1, 0, BLOCK), 2).unwrap();
     if store.committed.is_empty() {
         store.wait_for_commit();
@@ -163,7 +163,7 @@ fn without_durability_close_keeps_what_was_written_in_place() {
     let mut store = Driver::create(&config, &slab, &tensors()).unwrap();
     store.write(store.whole(1), 1).unwrap();
     let before = store.store.extents(&store.whole(1));
-    assert_eq!(store.store.commit().unwrap(), 1);
+    assert_eq!(store.store.commit(&Scalars::default()).unwrap(), 1);
     store.write(span(1, 0, BLOCK), 2).unwrap();
     assert_eq!(store.store.extents(&store.whole(1)), before, "in place");
     store.store.close().unwrap();
@@ -295,7 +295,7 @@ fn damage_that_no_cut_off_write_explains_is_refused() {
         std::fs::write(&path, &damaged).unwrap();
         match (Driver::open(&config, &slab), opens_at) {
             (Ok(store), Some(epoch)) => assert_eq!(store.store.epoch(), epoch),
-            (Err(error @ Error::Damaged { .. }), None) => assert!(error.to_string().contains("epoch 4")),
+            (Err(error @ Error::Damaged { .. }), None) => assert!(error.to_string().contains("batch 4")),
             (other, _) => panic!("block {block}: {:?}", other.err().map(|error| error.to_string())),
         }
     }

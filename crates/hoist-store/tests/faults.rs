@@ -25,7 +25,7 @@ fn a_failed_write_leaves_what_was_there_and_its_space() {
     faults.clear();
     store.assert_holds(durable, 1);
     assert!(!store.store.has_bytes(&scratch), "written in place, it may hold anything");
-    let error = store.store.commit().unwrap_err();
+    let error = store.store.commit(&Scalars::default()).unwrap_err();
     assert!(
         matches!(error, Error::NotYet { .. }),
         "an epoch without a failed write's bytes is none: {error}"
@@ -58,7 +58,7 @@ fn after_a_failed_commit_nothing_is_written_until_the_store_is_opened_again() {
         let (whole, slab) = (store.whole(0), store.slab.clone());
         store.write(whole, 2).unwrap();
         fail(&faults, what);
-        assert_eq!(store.store.commit().unwrap(), 2);
+        assert_eq!(store.store.commit(&Scalars::default()).unwrap(), 2);
         match store.any_event() {
             StoreEvent::Committed { epoch: 2, result: Err(error) } if is_eio(&error) => {}
             other => panic!("{what:?}: {other:?}"),
@@ -66,7 +66,7 @@ fn after_a_failed_commit_nothing_is_written_until_the_store_is_opened_again() {
         faults.clear();
         assert_eq!(store.store.epoch(), 1);
         assert!(matches!(store.start_write(whole, 3), Err(Error::Poisoned { .. })));
-        assert!(matches!(store.store.commit(), Err(Error::Poisoned { .. })));
+        assert!(matches!(store.store.commit(&Scalars::default()), Err(Error::Poisoned { .. })));
         store.assert_holds(whole, 2);
         let scratch = store.whole(1);
         store.write(scratch, 3).unwrap();
@@ -87,7 +87,7 @@ fn after_a_failed_sync_of_the_journal_one_epoch_or_the_other_is_there_whole() {
     let (whole, slab) = (store.whole(0), store.slab.clone());
     store.write(whole, 2).unwrap();
     fail(&faults, What::JournalSyncs);
-    store.store.commit().unwrap();
+    store.store.commit(&Scalars::default()).unwrap();
     match store.any_event() {
         StoreEvent::Committed { epoch: 2, result: Err(error) } if is_eio(&error) => {}
         other => panic!("{other:?}"),

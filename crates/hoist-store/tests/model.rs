@@ -105,7 +105,7 @@ fn write(store: &mut Driver, model: &mut Model, span: Span, seed: u64) -> bool {
             if let Err(error) = store.write(span, seed) {
                 // A span that this epoch has written in part: with it the epoch would need a third copy of that part.
                 assert!(matches!(error, Error::NoSpace { .. }), "{error}");
-                store.store.commit().unwrap();
+                store.store.commit(&Scalars::default()).unwrap();
                 let epoch = store.wait_for_commit();
                 model.durable = (epoch, model.newest.clone());
                 match store.write(span, seed) {
@@ -125,13 +125,13 @@ fn write(store: &mut Driver, model: &mut Model, span: Span, seed: u64) -> bool {
 /// The commit fails, and so does what depends on it, until it is rolled back; then all is as it was before.
 fn fail_commit(store: &mut Driver, faults: &Faults, (what, late): (What, bool), beside: Span, written: bool) {
     fail(faults, what);
-    store.store.commit().unwrap();
+    store.store.commit(&Scalars::default()).unwrap();
     let writes = usize::from(store.start_write(beside, u64::MAX).is_ok());
     let events: Vec<_> = (0..1 + writes).map(|_| store.any_event()).collect();
     let failed = |event: &&StoreEvent| matches!(event, StoreEvent::Committed { result: Err(_), .. });
     assert_eq!(events.iter().filter(failed).count(), 1, "{events:?}");
     drop(events);
-    assert!(matches!(store.store.commit(), Err(Error::Poisoned { .. })));
+    assert!(matches!(store.store.commit(&Scalars::default()), Err(Error::Poisoned { .. })));
     if late {
         // No record was written when there was data that could not be synced: then there is nothing to take back.
         assert_eq!(store.store.rollback().is_ok(), what == What::Syncs && written);
@@ -179,7 +179,7 @@ fn run(paths: &[&Path], ops: Vec<Op>) {
             }
             Op::Commit => {
                 finish_commit(&mut store, &mut model);
-                model.sealed = Some((store.store.commit().unwrap(), model.newest.clone()));
+                model.sealed = Some((store.store.commit(&Scalars::default()).unwrap(), model.newest.clone()));
             }
             Op::FailedCommit { .. } | Op::Rollback => {
                 finish_commit(&mut store, &mut model);

@@ -18,7 +18,7 @@ const SECTOR: usize = 4096;
 
 fn fail_commit(store: &mut Driver, faults: &Faults) {
     fail(faults, What::JournalSyncs);
-    store.store.commit().unwrap();
+    store.store.commit(&Scalars::default()).unwrap();
     match store.any_event() {
         StoreEvent::Committed { result: Err(error), .. } if is_eio(&error) => {}
         other => panic!("{other:?}"),

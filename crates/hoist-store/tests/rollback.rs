@@ -46,7 +46,7 @@ fn it_waits_until_nothing_is_in_flight() {
     store.start_write(whole, 1).unwrap();
     assert!(matches!(store.store.rollback(), Err(Error::NotYet { epoch: 1, .. })));
     assert!(matches!(store.any_event(), StoreEvent::Written { result: Ok(()), .. }));
-    store.store.commit().unwrap();
+    store.store.commit(&Scalars::default()).unwrap();
     assert!(matches!(store.store.rollback(), Err(Error::NotYet { .. })));
     assert_eq!(store.wait_for_commit(), 1);
     store.store.rollback().unwrap();

@@ -193,7 +193,7 @@ fn bytes_of_this_epoch_that_a_drive_may_have_lost_end_the_commit() {
     let whole = three.store.whole(0);
     three.store.write(whole, 2).unwrap();
     three.fail(1, Operation::Sync, ".seg");
-    three.store.store.commit().unwrap();
+    three.store.store.commit(&Scalars::default()).unwrap();
     let event = three.store.any_event();
     assert!(matches!(event, StoreEvent::Committed { epoch: 2, result: Err(Error::Io(_)) }), "{event:?}");
     three.faults[1].clear();

@@ -1,4 +1,4 @@
-//! What clients ask of the engine's thread: orders, steps, commits, the end.
+//! What clients ask of the engine's thread: orders, steps, leases, the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use hoist_store::{Durability, NOTE_BYTES_MAX};
 use crate::cut::{Cut, Units};
 use crate::error::Error;
 use crate::failures::Aborted;
-use crate::message::{Call, EpochReply, Granted, Message};
+use crate::message::{Call, Granted, Message};
 use crate::order::Order;
 use crate::pipeline::{Pipeline, Waiting, answer};
 use crate::slots::Slots;
@@ -30,7 +30,27 @@ impl Pipeline {
                 answer(&reply, begun);
             }
             Call::Acquire { client, access, reply } => self.acquire(client, access, reply),
-            Call::Commit(reply, epoch) => self.commit(reply, epoch),
+            Call::Commit(scalars, reply, epoch) => self.commit(scalars, reply, epoch),
+            Call::Abort(reply) => {
+                let aborted = self.abort_step();
+                answer(&reply, aborted);
+            }
+            Call::Snapshot(name, reply) => {
+                let made = self.snapshot(&name);
+                answer(&reply, made);
+            }
+            Call::DeleteSnapshot(name, reply) => {
+                let deleted = self.delete_snapshot(&name);
+                answer(&reply, deleted);
+            }
+            Call::Snapshots(reply) => {
+                let all = self.store.snapshots().map(|(name, epoch)| (name.to_owned(), epoch));
+                answer(&reply, all.collect());
+            }
+            Call::Rollback(to, reply) => {
+                let back = self.rollback(to.as_deref());
+                answer(&reply, back);
+            }
             Call::Launch(compute, reply) => answer(&reply, self.device.launch(compute)),
             Call::Stats(reply) => answer(&reply, self.stats()),
             Call::Note(key, bytes, reply) => {
@@ -67,7 +87,6 @@ impl Pipeline {
         let units = Units::cut(&self.store, &orders);
         let cuts = self.cut_all(&units, &orders)?;
         let specs = units.specs(&self.store);
-        let accesses = |cuts: &[Arc<Cut>]| cuts.iter().map(|cut| cut.spec.clone()).collect::<Vec<_>>();
         let last = cuts.last().map(|cuts| accesses(cuts)).unwrap_or_default();
         let index = orders.len() - 1;
         if units.spans == self.units.spans {
@@ -79,19 +98,24 @@ impl Pipeline {
                     .map_err(|error| named(&error, order))?;
             }
             self.flush(true, "declare")?;
-            self.carry_stats();
-            let specs = units.specs(&self.store);
-            self.slots = Slots::new(units.count());
-            self.plan = Plan::new(self.plan_config.clone(), specs, self.epoch);
             self.units = units;
-            self.errors.clear();
-            for (cuts, order) in cuts.iter().zip(&orders) {
-                self.plan.declare(&accesses(cuts)).map_err(|error| named(&error, order))?;
-            }
-            self.current = None;
+            self.replan(&cuts).map_err(|error| named(&error, &orders[index]))?;
         }
         (self.orders, self.cuts) = (orders, cuts);
         Ok(OrderId(index as u32))
+    }
+
+    /// A new plan over these cuts, with nothing in memory: what the store has is all there is.
+    pub(crate) fn replan(&mut self, cuts: &[Vec<Arc<Cut>>]) -> Result<(), hoist_plan::OrderError> {
+        self.carry_stats();
+        self.slots = Slots::new(self.units.count());
+        self.plan = Plan::new(self.plan_config.clone(), self.units.specs(&self.store), self.epoch);
+        self.errors.clear();
+        self.current = None;
+        for cuts in cuts {
+            self.plan.declare(&accesses(cuts))?;
+        }
+        Ok(())
     }
 
     fn cut_all(&self, units: &Units, orders: &[Order]) -> Result<Vec<Vec<Arc<Cut>>>, Error> {
@@ -134,7 +158,7 @@ impl Pipeline {
         }
         self.end_abort()?;
         self.current = Some(order.0 as usize);
-        self.in_step = true;
+        (self.in_step, self.step_writes) = (true, false);
         self.events.push_back(Event::StepBegun(order));
         Ok(())
     }
@@ -161,6 +185,10 @@ impl Pipeline {
         let Some(cut) = cuts.get(access) else {
             return Err(Error::NoSuch { what: "access", index: access, count: cuts.len() });
         };
+        if let Some(snapshot) = self.store.read_only().filter(|_| cut.writes_durable) {
+            let refused = hoist_store::Error::ReadOnly { snapshot: snapshot.to_owned() };
+            return Err(refused.into());
+        }
         if cut.writes_durable && !self.in_step {
             let rule = "of a durable tensor for writing belongs into a step: begin one first";
             return Err(Error::Step { call: "acquire", rule });
@@ -185,80 +213,13 @@ impl Pipeline {
         }
     }
 
-    /// 7: the step ends. At most one commit is under way; this one waits until that is over.
-    fn commit(&mut self, reply: Sender<Result<(), Error>>, epoch: EpochReply) {
-        let refused = self.usable().err().or_else(|| {
-            let outside = Error::Step { call: "commit_step", rule: "needs a step: begin one first" };
-            (!self.in_step).then_some(outside)
-        });
-        if let Some(error) = refused {
-            return answer(&reply, Err(error));
-        }
-        // Leases that wait for the device alone are given back already; one that is waited for
-        // belongs to the step as much as one that is held.
-        let count = self.held.len() - self.releasing.len() + self.waiting.len();
-        if count > 0 {
-            return answer(&reply, Err(Error::LeasesHeld { call: "commit_step", count }));
-        }
-        self.in_step = false;
-        self.next_commit = Some((reply, epoch));
-        self.begin_commit();
-    }
-
-    /// Begins the commit that waits, once the one before it is over and the device is done.
-    pub(crate) fn begin_commit(&mut self) {
-        if self.committing.is_some() || !self.releasing.is_empty() {
-            return;
-        }
-        let Some((reply, epoch)) = self.next_commit.take() else { return };
-        self.committing = Some(epoch);
-        self.sealed_notes = std::mem::take(&mut self.notes);
-        self.events.push_back(Event::CommitBegun(self.epoch));
-        self.epoch += 1;
-        answer(&reply, Ok(()));
-    }
-
-    pub(crate) fn publish(&mut self, epoch: u64) {
-        for (key, bytes) in std::mem::take(&mut self.sealed_notes) {
-            if let Err(error) = self.store.set_note(&key, bytes) {
-                return self.committed(epoch, Err(error.into()));
-            }
-        }
-        if self.store.durability() == Durability::None {
-            // No promise: the step is over when its leases are.
-            return self.committed(epoch, Ok(()));
-        }
-        match self.store.commit() {
-            Ok(started) => assert_eq!(started, epoch, "the store and the plan count epochs alike"),
-            Err(error) => self.committed(epoch, Err(error.into())),
-        }
-    }
-
-    pub(crate) fn committed(&mut self, epoch: u64, result: Result<(), Error>) {
-        let waiting = self.committing.take();
-        match result {
-            Ok(()) => {
-                self.events.push_back(Event::CommitDone(epoch));
-                if let Some(waiting) = waiting {
-                    answer(&waiting.sender, Ok(epoch));
-                }
-                self.begin_commit();
-            }
-            Err(cause) => {
-                self.committing = waiting;
-                self.abort(epoch, cause);
-                self.events.push_back(Event::Rollback);
-            }
-        }
-    }
-
     /// The engine is at its end. Everybody who waits hears of it, and so does every later call.
     pub(crate) fn fail(&mut self, error: Error) {
         tracing::error!("{error}");
         if let Some(waiting) = self.committing.take() {
             answer(&waiting.sender, Err(error.clone()));
         }
-        if let Some((reply, _)) = self.next_commit.take() {
+        if let Some((_, reply, _)) = self.next_commit.take() {
             answer(&reply, Err(error.clone()));
         }
         for waiting in self.waiting.values_mut() {
@@ -274,7 +235,7 @@ impl Pipeline {
     }
 
     /// Alive, and not in a step that is rolled back.
-    fn usable(&mut self) -> Result<(), Error> {
+    pub(crate) fn usable(&mut self) -> Result<(), Error> {
         self.alive()?;
         self.aborted.as_mut().map_or(Ok(()), |aborted| Err(aborted.tell()))
     }
@@ -321,7 +282,7 @@ impl Pipeline {
         Ok(())
     }
 
-    fn flush(&mut self, all: bool, call: &'static str) -> Result<(), Error> {
+    pub(crate) fn flush(&mut self, all: bool, call: &'static str) -> Result<(), Error> {
         if !self.held.is_empty() {
             return Err(Error::LeasesHeld { call, count: self.held.len() });
         }
@@ -351,6 +312,11 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// What the plan must know of each access of an order.
+fn accesses(cuts: &[Arc<Cut>]) -> Vec<hoist_plan::AccessSpec> {
+    cuts.iter().map(|cut| cut.spec.clone()).collect()
 }
 
 fn named(error: &hoist_plan::OrderError, order: &Order) -> Error {

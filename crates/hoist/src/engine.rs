@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use hoist_device::Event;
 use hoist_plan::{Bandwidths, Bound, Mode, OrderId, Tier};
-use hoist_store::{CHECKSUM_BYTES, TensorId, TensorInfo, TensorSpec};
+use hoist_store::{CHECKSUM_BYTES, Epoch, Scalars, TensorId, TensorInfo, TensorSpec};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -33,7 +33,7 @@ struct Shared {
     ended: Receiver<()>,
     tensors: Vec<TensorInfo>,
     notes: Vec<(String, Vec<u8>)>,
-    epoch: u64,
+    opened_at: Epoch,
     clients: AtomicU32,
     thread: Mutex<Option<JoinHandle<()>>>,
     process: u32,
@@ -110,13 +110,13 @@ impl Engine {
         ended: Receiver<()>,
         tensors: Vec<TensorInfo>,
         notes: Vec<(String, Vec<u8>)>,
-        epoch: u64,
+        opened_at: Epoch,
         thread: JoinHandle<()>,
     ) -> Engine {
         let process = std::process::id();
         let (clients, thread) = (AtomicU32::new(1), Mutex::new(Some(thread)));
         Engine {
-            shared: Arc::new(Shared { messages, ended, tensors, notes, epoch, clients, thread, process }),
+            shared: Arc::new(Shared { messages, ended, tensors, notes, opened_at, clients, thread, process }),
             client: 0,
         }
     }
@@ -137,9 +137,9 @@ impl Engine {
         &self.shared.notes
     }
 
-    /// The epoch at which the store was opened; 0 when it was created.
-    pub fn epoch(&self) -> u64 {
-        self.shared.epoch
+    /// The epoch at which the store was opened, with what the trainer said of it; number 0 when it was created.
+    pub fn opened_at(&self) -> &Epoch {
+        &self.shared.opened_at
     }
 
     /// A use of a whole tensor.
@@ -222,18 +222,73 @@ impl Engine {
         Ok(Lease::new(granted, self.shared.messages.clone()))
     }
 
-    /// Ends the step and begins to make it durable. The next step may begin at once; the next
-    /// commit waits for this one.
+    /// Ends the step and begins to make it durable, with what the trainer says of it: [`Engine::opened_at`] gives that
+    /// back. The next step may begin at once; the next commit waits for this one.
     ///
     /// # Errors
     /// [`Error::LeasesHeld`], [`Error::Step`] outside a step, [`Error::Commit`] when an earlier
-    /// commit failed.
-    pub fn commit_step(&self) -> Result<Commit, Error> {
+    /// commit failed; scalars that are too large.
+    pub fn commit_step(&self, scalars: &Scalars) -> Result<Commit, Error> {
+        let scalars = scalars.clone();
         let (sender, epoch) = bounded(1);
         let heard = Arc::new(AtomicBool::new(false));
         let answers = EpochReply { sender, heard: Arc::clone(&heard) };
-        self.ask(|reply| Call::Commit(reply, answers))??;
+        self.ask(|reply| Call::Commit(scalars, reply, answers))??;
         Ok(Commit { epoch, heard })
+    }
+
+    /// Ends the step and drops what it has written: durable tensors are as the step before left them, scratch as this one
+    /// did. A commit under way is waited for. At durability `"none"` and `"snapshot"` only a step that wrote no durable
+    /// tensor can be aborted.
+    ///
+    /// # Errors
+    /// [`Error::LeasesHeld`], [`Error::Step`] outside a step, [`Error::NotTaken`]; [`Error::Commit`] when the commit that was
+    /// waited for failed, and with it this step.
+    pub fn abort_step(&self) -> Result<(), Error> {
+        self.ask(Call::Abort)?
+    }
+
+    /// Keeps the newest epoch under a name until it is deleted: no bytes are copied. Outside a step; a commit under way is
+    /// waited for. At durability `"snapshot"` this is what makes an epoch: all that is dirty is written first.
+    ///
+    /// # Errors
+    /// [`Error::Step`] within a step, [`Error::LeasesHeld`], [`Error::Record`]; a name that is taken or cannot be one, and
+    /// durability `"none"`, by the store's error.
+    pub fn snapshot(&self, name: &str) -> Result<(), Error> {
+        self.ask(|reply| Call::Snapshot(name.to_string(), reply))?
+    }
+
+    /// Keeps a snapshot no more; what only it had is free.
+    ///
+    /// # Errors
+    /// As [`Engine::snapshot`]; a name that is none, by the store's error.
+    pub fn delete_snapshot(&self, name: &str) -> Result<(), Error> {
+        self.ask(|reply| Call::DeleteSnapshot(name.to_string(), reply))?
+    }
+
+    /// All snapshots, by name.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn snapshots(&self) -> Result<Vec<(String, Epoch)>, Error> {
+        self.ask(Call::Snapshots)
+    }
+
+    /// Goes back to the newest durable epoch: drops the running step, and every byte of durable tensors in memory.
+    ///
+    /// # Errors
+    /// [`Error::LeasesHeld`]; [`Error::NotTaken`] at durability `"snapshot"`, and the store's error at `"none"`.
+    pub fn rollback(&self) -> Result<Epoch, Error> {
+        self.ask(|reply| Call::Rollback(None, reply))?
+    }
+
+    /// Goes back to a snapshot: drops the running step, and makes a new epoch of what the snapshot has, its notes and what
+    /// was said of its step included; that is returned. No bytes are copied, and all snapshots stay.
+    ///
+    /// # Errors
+    /// [`Error::LeasesHeld`], [`Error::Record`]; a name that is none and durability `"none"`, by the store's error.
+    pub fn rollback_to(&self, snapshot: &str) -> Result<Epoch, Error> {
+        self.ask(|reply| Call::Rollback(Some(snapshot.to_string()), reply))?
     }
 
     /// Puts work of this length on the emulated device's stream; the event passes when it ends.

@@ -120,6 +120,24 @@ pub enum Error {
         /// Why.
         cause: Box<Error>,
     },
+    /// The step was aborted, or the engine rolled back, while the call waited, or before it.
+    #[error("the step was aborted: begin another one")]
+    Aborted,
+    /// A snapshot was not made or deleted, or not gone back to. At durability "step" nothing else has changed; at "snapshot"
+    /// bytes of the steps since the last one may be lost: the engine ends, and opens at the last snapshot.
+    #[error("the snapshot could not be recorded: {cause}; mend the cause and try again")]
+    Record {
+        /// Why.
+        cause: Box<Error>,
+    },
+    /// What steps write goes over what was there.
+    #[error(
+        "{call} cannot take back what a step has written: only durability \"step\" keeps what was there before it"
+    )]
+    NotTaken {
+        /// Which call.
+        call: &'static str,
+    },
     /// A note is too large.
     #[error("note {key} of {bytes} bytes is too large: at most {} bytes", hoist_store::NOTE_BYTES_MAX)]
     LargeNote {

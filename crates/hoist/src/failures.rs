@@ -25,6 +25,11 @@ pub(crate) struct Aborted {
 }
 
 impl Aborted {
+    /// One that whoever asked for it knows of.
+    pub(crate) fn asked_for(error: Error) -> Aborted {
+        Aborted { error, told: true, heard: None, rolling_back: true, unretracted: None }
+    }
+
     /// The error, for who asks.
     pub(crate) fn tell(&mut self) -> Error {
         self.told = true;
@@ -53,7 +58,7 @@ impl Pipeline {
             heard
         });
         // Whoever ends the running step waits for this one.
-        let told = self.next_commit.take().map(|(reply, _)| answer(&reply, Err(error.clone()))).is_some();
+        let told = self.next_commit.take().map(|(_, reply, _)| answer(&reply, Err(error.clone()))).is_some();
         self.in_step = false;
         self.notes.clear();
         self.aborted = Some(Aborted { error, told, heard, rolling_back: true, unretracted: None });

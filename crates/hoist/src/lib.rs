@@ -6,7 +6,7 @@
 //! writes behind, keeps within its budgets and makes each step durable as one epoch.
 //!
 //! ```no_run
-//! use hoist::{Access, Class, Config, Dtype, Engine, Life, Mode, Order, Phase, TensorSpec, Tier};
+//! use hoist::{Access, Class, Config, Dtype, Engine, Life, Mode, Order, Phase, Scalars, TensorSpec, Tier};
 //!
 //! # fn main() -> Result<(), hoist::Error> {
 //! let weight = TensorSpec {
@@ -29,7 +29,7 @@
 //!     part.fill(1);
 //! }
 //! lease.release();
-//! let epoch = engine.commit_step()?.wait()?;
+//! let epoch = engine.commit_step(&Scalars::step(1))?.wait()?;
 //! # let _ = epoch;
 //! engine.close()
 //! # }
@@ -45,6 +45,7 @@ mod cast;
 mod config;
 mod cut;
 mod engine;
+mod epochs;
 mod error;
 mod failures;
 mod figures;
@@ -64,8 +65,8 @@ pub use hoist_device::{Config as DeviceConfig, Event};
 pub use hoist_memory::Config as HostConfig;
 pub use hoist_plan::{Bandwidths, Bound, Mode, OrderId, Resource, Stalls, Tier};
 pub use hoist_store::{
-    BackendChoice, Class, Config as StoreConfig, Deliver, Dtype, Durability, IoConfig, IoError, IoThread,
-    Life, TensorId, TensorInfo, TensorSpec,
+    BackendChoice, Class, Config as StoreConfig, Deliver, Dtype, Durability, Epoch, IoConfig, IoError,
+    IoThread, Life, Scalars, TensorId, TensorInfo, TensorSpec,
 };
 pub use lease::Lease;
 pub use open::StartIo;

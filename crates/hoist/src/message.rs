@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use hoist_device::{DeviceReader, DeviceSlot, Event};
 use hoist_memory::{Slot, SlotReader};
 use hoist_plan::{Bandwidths, Bound, LeaseId, OrderId};
+use hoist_store::{Epoch, Scalars};
 
 use crate::cut::Cut;
 use crate::error::Error;
@@ -53,8 +54,14 @@ pub(crate) enum Call {
         access: usize,
         reply: Sender<Result<Granted, Error>>,
     },
-    /// The second is answered when the epoch is durable.
-    Commit(Sender<Result<(), Error>>, EpochReply),
+    /// The last is answered when the epoch is durable.
+    Commit(Scalars, Sender<Result<(), Error>>, EpochReply),
+    Abort(Sender<Result<(), Error>>),
+    Snapshot(String, Sender<Result<(), Error>>),
+    DeleteSnapshot(String, Sender<Result<(), Error>>),
+    Snapshots(Sender<Vec<(String, Epoch)>>),
+    /// To a snapshot, or to the newest durable epoch.
+    Rollback(Option<String>, Sender<Result<Epoch, Error>>),
     Launch(Duration, Sender<Event>),
     Stats(Sender<Stats>),
     Note(String, Vec<u8>, Sender<Result<(), Error>>),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use hoist_memory::Slab;
 use hoist_plan::Plan;
-use hoist_store::{Deliver, IoError, IoThread, Store, TensorSpec};
+use hoist_store::{Deliver, IoError, IoThread, Scalars, Store, TensorSpec};
 
 use crate::config::Config;
 use crate::cut::Units;
@@ -59,7 +59,8 @@ pub(crate) fn start(
     };
     crate::cast::check(store.tensors().iter().map(|tensor| &tensor.spec))?;
     let plan_config = config.plan(slab.pages() as u64, device.budget_bytes());
-    let (tensors, epoch) = (store.tensors().to_vec(), store.epoch());
+    let (tensors, newest) = (store.tensors().to_vec(), store.newest());
+    let epoch = newest.number;
     let notes = store.notes().map(|(key, bytes)| (key.to_string(), bytes.to_vec())).collect();
     let units = Units::cut(&store, &[]);
     let specs = units.specs(&store);
@@ -77,6 +78,7 @@ pub(crate) fn start(
         cuts: Vec::new(),
         current: None,
         in_step: false,
+        step_writes: false,
         epoch: epoch + 1,
         committing: None,
         next_commit: None,
@@ -97,6 +99,9 @@ pub(crate) fn start(
         summed_bytes: 0,
         notes: Vec::new(),
         sealed_notes: Vec::new(),
+        sealed_scalars: Scalars::default(),
+        recording: false,
+        recorded: None,
         carried: hoist_plan::Stats::default(),
         events: VecDeque::new(),
     };
@@ -108,7 +113,7 @@ pub(crate) fn start(
         pipeline.run();
     });
     let failed = |source| Error::Thread { name: "hoist-engine", source: Arc::new(source) };
-    Ok(Engine::new(messages, ended, tensors, notes, epoch, thread.map_err(failed)?))
+    Ok(Engine::new(messages, ended, tensors, notes, newest, thread.map_err(failed)?))
 }
 
 /// Imports a model file into a new store, through a slab of its own that is gone afterwards.

@@ -24,7 +24,7 @@ use crossbeam_channel::{Receiver, Sender};
 use hoist_device::{Device, Event as DeviceEvent};
 use hoist_memory::{Slab, Slot};
 use hoist_plan::{Action, Event, LeaseId, Plan, Priority, RequestId, SumPurpose, UnitId};
-use hoist_store::{Store, StoreEvent};
+use hoist_store::{Scalars, Store, StoreEvent};
 
 use crate::cut::{Cut, Units};
 use crate::error::Error;
@@ -51,6 +51,8 @@ pub(crate) struct Pipeline {
     /// The order of the last step that began.
     pub(crate) current: Option<usize>,
     pub(crate) in_step: bool,
+    /// Whether the running step has got a lease that writes durable bytes.
+    pub(crate) step_writes: bool,
     /// The epoch that the next commit makes.
     pub(crate) epoch: u64,
     /// The commit under way, and who waits for it; and the call that waits until it is over.
@@ -81,12 +83,17 @@ pub(crate) struct Pipeline {
     /// Notes of the running step, and of the step that is being committed.
     pub(crate) notes: Vec<(String, Vec<u8>)>,
     pub(crate) sealed_notes: Vec<(String, Vec<u8>)>,
+    /// What the trainer has said of the step that is being committed.
+    pub(crate) sealed_scalars: Scalars,
+    /// Whether the engine waits for a record of the store, and what came of it.
+    pub(crate) recording: bool,
+    pub(crate) recorded: Option<Result<(), Error>>,
     pub(crate) carried: hoist_plan::Stats,
     pub(crate) events: VecDeque<Event>,
 }
 
 /// A client that ends a step: told when the commit begins, and its epoch when it is durable.
-pub(crate) type CommitCall = (Sender<Result<(), Error>>, EpochReply);
+pub(crate) type CommitCall = (Scalars, Sender<Result<(), Error>>, EpochReply);
 
 /// A client that waits in `acquire`.
 pub(crate) struct Waiting {
@@ -284,7 +291,11 @@ impl Pipeline {
                     Err(error) => self.not_written(RequestId(id), error),
                 }
             }
+            StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result } if self.recording => {
+                self.recorded = Some(result.map_err(Error::from));
+            }
             StoreEvent::Committed { epoch, result } => self.committed(epoch, result.map_err(Error::from)),
+            StoreEvent::Recorded { result } => panic!("nobody waits for the record that came to {result:?}"),
         }
     }
 
@@ -377,6 +388,7 @@ impl Pipeline {
         };
         let lend = |&(unit, writes): &(UnitId, bool)| self.slots.lend(unit, cut.tier, writes);
         let holds = cut.holds.iter().map(lend).collect();
+        self.step_writes |= cut.writes_durable;
         self.held.insert(lease, Arc::clone(&cut));
         let granted = Granted { lease, holds, cut };
         if let Err(unwanted) = reply.send(Ok(granted))

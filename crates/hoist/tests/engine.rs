@@ -6,7 +6,7 @@ mod model;
 
 use std::time::Duration;
 
-use hoist::{Access, Durability, Engine, Error, Life, Mode, Order, Phase, TensorUse, Tier};
+use hoist::{Access, Durability, Engine, Error, Life, Mode, Order, Phase, Scalars, TensorUse, Tier};
 use model::{MIB, Oracle, Random, check, config, find, specs, tensor, training};
 use proptest::prelude::*;
 
@@ -119,7 +119,7 @@ fn derived_tensors_are_made_again() {
         }
     }
     lease.release();
-    engine.commit_step().unwrap().wait().unwrap();
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     engine.close().unwrap();
 
     let engine = Engine::open(config).unwrap();
@@ -140,7 +140,7 @@ fn derived_tensors_are_made_again() {
         assert_eq!(i, count);
     }
     drop(lease);
-    engine.commit_step().unwrap().wait().unwrap();
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     engine.close().unwrap();
 }
 
@@ -160,7 +160,7 @@ fn a_dropped_engine_leaves_the_last_epoch() {
     drop(engine);
 
     let engine = Engine::open(config).unwrap();
-    assert_eq!(engine.epoch(), epoch);
+    assert_eq!(engine.opened_at().number, epoch);
     oracle.versions = committed;
     let mut reads = init.clone();
     reads.accesses.iter_mut().flat_map(|access| &mut access.uses).for_each(|one| one.mode = Mode::Read);
@@ -204,7 +204,7 @@ fn corruption_is_named_and_contained() {
                 Err(error) => panic!("{error}"),
             }
         }
-        engine.commit_step().unwrap().wait().unwrap();
+        engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     }
     engine.close().unwrap();
 }
@@ -232,7 +232,7 @@ fn misuse_is_refused_with_what_to_do() {
     let twice = vec![whole.clone(), whole.clone()];
     assert!(matches!(engine.declare(order(twice, Tier::Host)), Err(Error::BadAccess { .. })));
     assert!(matches!(engine.acquire(0), Err(Error::Step { .. })));
-    assert!(matches!(engine.commit_step(), Err(Error::Step { .. })));
+    assert!(matches!(engine.commit_step(&Scalars::default()), Err(Error::Step { .. })));
 
     let reads = engine.declare(order(vec![engine.whole(gradient, Mode::Read)], Tier::Host)).unwrap();
     let writes = engine.declare(order(vec![whole], Tier::Host)).unwrap();
@@ -240,13 +240,13 @@ fn misuse_is_refused_with_what_to_do() {
     assert!(matches!(engine.begin_step(reads), Err(Error::Step { .. })));
     assert!(matches!(engine.acquire(0), Err(Error::NoContents { tensor }) if tensor == "0.gradient"));
     assert!(matches!(engine.acquire(1), Err(Error::NoSuch { index: 1, count: 1, .. })));
-    engine.commit_step().unwrap().wait().unwrap();
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     engine.begin_step(writes).unwrap();
     let lease = engine.acquire(0).unwrap();
-    assert!(matches!(engine.commit_step(), Err(Error::LeasesHeld { count: 1, .. })));
+    assert!(matches!(engine.commit_step(&Scalars::default()), Err(Error::LeasesHeld { count: 1, .. })));
     assert!(matches!(engine.acquire(0), Err(Error::WouldDeadlock { .. })));
     drop(lease);
-    engine.commit_step().unwrap().wait().unwrap();
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     assert!(
         matches!(engine.acquire(0), Err(Error::Step { .. })),
         "durable tensors are read-only outside a step"
@@ -288,6 +288,6 @@ fn departures_and_two_clients() {
             });
         }
     });
-    engine.commit_step().unwrap().wait().unwrap();
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     engine.close().unwrap();
 }

@@ -6,7 +6,7 @@ mod model;
 
 use std::time::Duration;
 
-use hoist::{Access, Durability, Engine, Error, IoError, Life, Mode, Phase, Tier};
+use hoist::{Access, Durability, Engine, Error, IoError, Life, Mode, Phase, Scalars, Tier};
 use hoist_io::{Fault, FaultKind, Operation, Place, Short};
 use model::drive::{Drive, EIO, LAYERS, NO_PAUSE, assert_holds, drive_error, errno, reads, store, store_of};
 use model::{MIB, find, training};
@@ -51,7 +51,7 @@ fn a_bad_block_is_the_error_of_what_lies_there_until_it_can_be_read() {
             );
             assert!(said.starts_with(&whole), "{said}");
         }
-        engine.commit_step().unwrap().wait().unwrap();
+        engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     }
     engine.begin_step(id).unwrap();
     let bad =
@@ -62,7 +62,7 @@ fn a_bad_block_is_the_error_of_what_lies_there_until_it_can_be_read() {
     for index in 0..order.accesses.len() {
         oracle.access(&engine, &order, index, NO_PAUSE);
     }
-    engine.commit_step().unwrap().wait().unwrap();
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     engine.close().unwrap();
 }
 
@@ -130,14 +130,14 @@ fn scratch_is_written_again(same_step: bool) {
     assert_eq!(errno(&error), Some(EIO), "{error}");
     drive.0.clear();
     if !same_step {
-        engine.commit_step().unwrap().wait().unwrap();
+        engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
         engine.begin_step(id).unwrap();
     }
     // First what found no room, before anything else makes some by overwriting what had failed.
     for index in std::iter::once(refused).chain(0..order.accesses.len()) {
         engine.acquire(index).unwrap_or_else(|error| panic!("access {index}: {error}"));
     }
-    engine.commit_step().unwrap().wait().unwrap();
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     engine.close().unwrap();
 }
 
@@ -168,7 +168,7 @@ fn a_commit_does_not_wait_for_scratch_that_cannot_be_written() {
             std::thread::sleep(Duration::from_millis(300));
             drive.0.clear();
         }
-        let commit = engine.commit_step().unwrap();
+        let commit = engine.commit_step(&Scalars::default()).unwrap();
         let (sender, ended) = std::sync::mpsc::channel();
         std::thread::spawn(move || sender.send(commit.wait()));
         let ended = ended.recv_timeout(Duration::from_secs(20)).expect("the commit never ends");
@@ -179,7 +179,7 @@ fn a_commit_does_not_wait_for_scratch_that_cannot_be_written() {
         drive.0.clear();
         engine.begin_step(id).unwrap();
         drop(engine.acquire(scratch).unwrap());
-        engine.commit_step().unwrap().wait().unwrap();
+        engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
         engine.close().unwrap();
     }
 }

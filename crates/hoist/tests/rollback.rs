@@ -6,7 +6,7 @@ mod model;
 
 use std::time::Duration;
 
-use hoist::{Config, Durability, Engine, Error, Life, Mode, Order, OrderId, Phase};
+use hoist::{Config, Durability, Engine, Error, Life, Mode, Order, OrderId, Phase, Scalars};
 use hoist_io::{Fault, FaultKind, Operation};
 use model::drive::{Drive, EIO, ENOSPC, LAYERS, NO_PAUSE, assert_holds, at, errno, store};
 use model::{MIB, Oracle, training};
@@ -45,7 +45,7 @@ fn train_until_error(engine: &Engine, oracle: &mut Oracle, id: OrderId, order: &
         let mut lease = engine.acquire(index)?;
         oracle.fill(&mut lease, order, index);
     }
-    engine.commit_step()?.wait()
+    engine.commit_step(&Scalars::default())?.wait()
 }
 
 /// Durable tensors are of the epoch before again; scratch is as the step left it.
@@ -93,7 +93,7 @@ fn a_commit_that_the_drive_refuses_loses_its_step_and_nothing_else() {
                 }
                 drive.0.clear();
                 engine.begin_step(id).unwrap();
-                assert_eq!(engine.commit_step().unwrap().wait().unwrap(), epoch, "{name}");
+                assert_eq!(engine.commit_step(&Scalars::default()).unwrap().wait().unwrap(), epoch, "{name}");
                 epoch += 1;
             }
         }
@@ -105,7 +105,7 @@ fn a_commit_that_the_drive_refuses_loses_its_step_and_nothing_else() {
         assert_holds(&engine, &mut oracle);
         engine.close().unwrap();
         let engine = drive.open(&config);
-        assert_eq!(engine.epoch(), epoch + 2, "{name}");
+        assert_eq!(engine.opened_at().number, epoch + 2, "{name}");
         assert_holds(&engine, &mut oracle);
         engine.close().unwrap();
     }
@@ -129,7 +129,7 @@ fn after_a_failed_commit_the_store_opens_at_the_epoch_before() {
         drop(engine);
         drive.0.clear();
         let engine = drive.open(&config);
-        assert_eq!(engine.epoch(), 1);
+        assert_eq!(engine.opened_at().number, 1);
         forget(&mut oracle, &engine, &committed);
         assert_holds(&engine, &mut oracle);
         engine.close().unwrap();
@@ -162,7 +162,7 @@ fn the_running_step_is_lost_with_the_one_before() {
     };
     lost(engine.acquire(0).map(drop));
     lost(engine.set_note("step", vec![3]));
-    lost(engine.commit_step().map(drop));
+    lost(engine.commit_step(&Scalars::default()).map(drop));
     assert!(matches!(engine.begin_step(id), Err(Error::LeasesHeld { call: "begin_step", count: 1 })));
     drop(lease);
     forget(&mut oracle, &engine, &committed);
@@ -189,7 +189,7 @@ fn told_once(ask: impl FnOnce(&Engine, &Order) -> Result<(), Error>) {
     // Time to fail. Should it take longer, a step begins, and its end says so.
     std::thread::sleep(Duration::from_millis(100));
     let next = ask(&engine, &order).and_then(|()| engine.begin_step(id));
-    let next = next.and_then(|()| engine.commit_step()).and_then(|commit| commit.wait());
+    let next = next.and_then(|()| engine.commit_step(&Scalars::default())).and_then(|commit| commit.wait());
     let error = next.unwrap_err();
     assert!(matches!(error, Error::Commit { epoch: 2, .. }), "{error}");
     drive.0.clear();
@@ -243,7 +243,7 @@ impl Trainer {
             };
             self.oracle.fill(&mut lease, &self.order, index);
         }
-        self.engine.commit_step()
+        self.engine.commit_step(&Scalars::default())
     }
 }
 
@@ -279,7 +279,7 @@ fn training_goes_on_through_failures_at_random() {
     assert_holds(&engine, &mut oracle);
     engine.close().unwrap();
     let engine = Engine::open(config).unwrap();
-    assert_eq!(engine.epoch(), epochs + 1);
+    assert_eq!(engine.opened_at().number, epochs + 1);
     assert_holds(&engine, &mut oracle);
     engine.close().unwrap();
 }
@@ -301,7 +301,7 @@ fn closing_does_not_wait_for_a_lease_of_the_lost_step() {
     drive.0.add(Fault { place: at(Operation::Read, ".seg"), ..Fault::new(late(300)) });
     engine.begin_step(id).unwrap();
     drop(engine.acquire(0).unwrap());
-    let commit = engine.commit_step().unwrap();
+    let commit = engine.commit_step(&Scalars::default()).unwrap();
     engine.begin_step(id).unwrap();
     let other = engine.clone();
     // It gets its first lease while the close waits, and asks for the second before the commit fails.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use hoist::{Access, Config, Engine, Error, Mode, Order, Phase, Tier};
+use hoist::{Access, Config, Engine, Error, Mode, Order, Phase, Scalars, Tier};
 
 use crate::bench::assert_sound;
 use crate::command::{bench, config, folder, number, report, run};
@@ -117,7 +117,7 @@ fn acquire_all(store: &Path) -> Vec<(String, String)> {
             Err(error) => panic!("{name}: {error}"),
         }
     }
-    engine.commit_step().unwrap().wait().unwrap();
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
     engine.close().unwrap();
     refused
 }

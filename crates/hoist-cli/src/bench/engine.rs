@@ -24,6 +24,7 @@ pub fn config(config: &Config) -> Result<hoist::Config, Failure> {
             nvme_path: config.store.nvme_path.clone(),
             durability: match config.store.durability {
                 Durability::Step => hoist_store::Durability::Step,
+                Durability::Snapshot => hoist_store::Durability::Snapshot,
                 Durability::None => hoist_store::Durability::None,
             },
             ..assumed.store

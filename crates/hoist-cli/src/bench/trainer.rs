@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hoist::{Commit, Engine, Lease, Order, OrderId, TensorUse};
+use hoist::{Commit, Engine, Lease, Order, OrderId, Scalars, TensorUse};
 
 use super::progress::Progress;
 use super::source::Source;
@@ -65,8 +65,10 @@ impl Trainer<'_> {
             return Err(Failure::Interrupted);
         }
         // It waits for the commit before, whose outcome is therefore known.
-        let commit =
-            self.engine.commit_step().map_err(|error| failed(format!("committing step {step}"), error))?;
+        let commit = self
+            .engine
+            .commit_step(&Scalars::step(step as u64 + 1))
+            .map_err(|error| failed(format!("committing step {step}"), error))?;
         self.finish()?;
         self.commit = Some(commit);
         if self.waits {

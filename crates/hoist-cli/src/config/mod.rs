@@ -82,6 +82,8 @@ pub struct Store {
 pub enum Durability {
     /// Every committed step stays.
     Step,
+    /// What was committed when the store was made a snapshot of, or closed, stays.
+    Snapshot,
     /// No promise after a crash.
     None,
 }

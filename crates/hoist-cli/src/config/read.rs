@@ -71,13 +71,12 @@ fn store(reader: &mut Reader<'_>) -> Store {
     if reader.value("store.nvme_path").is_none() {
         reader.problem("store.nvme_path", "is missing", format!("would be right: {right}"));
     }
-    let durabilities = [("step", Durability::Step), ("none", Durability::None)];
+    let durabilities =
+        [("step", Durability::Step), ("snapshot", Durability::Snapshot), ("none", Durability::None)];
     Store {
         nvme_path: reader.read("store.nvme_path", right, directories).unwrap_or_default(),
         keep: reader.boolean("store.keep").unwrap_or(false),
-        durability: reader
-            .choice("store.durability", &durabilities, &["snapshot"])
-            .unwrap_or(Durability::Step),
+        durability: reader.choice("store.durability", &durabilities, &[]).unwrap_or(Durability::Step),
     }
 }
 

@@ -34,17 +34,37 @@ fn records(number: u64) -> Vec<Record> {
     let span = SpanRecord {
         run: number as u32,
         offset: 0,
+        bytes: 300_000,
         extents: vec![Extent { segment: 0, offset: number * 4096, bytes: 300_000 }],
         checksums: vec![number * 3, number * 5],
+        life: Lifetime { born: number - 3, died: (number == 7).then_some(number - 1) },
     };
-    let note = Note { key: format!("step {number}"), bytes: vec![number as u8; 3] };
-    vec![Record::Spans(vec![span]), Record::Note(note)]
+    let note = NoteRecord {
+        key: format!("step {number}"),
+        bytes: Some(vec![number as u8; 3]),
+        life: Lifetime { born: number, died: None },
+    };
+    let snapshot = SnapshotRecord { name: format!("before {number}"), epoch: epoch(number - 1) };
+    let deleted = Record::SnapshotDeleted(format!("before {}", number - 1));
+    vec![Record::Spans(vec![span]), Record::Note(note), Record::Snapshot(snapshot), deleted]
+}
+
+/// The epoch that batch `number` makes.
+fn epoch(number: u64) -> EpochRecord {
+    let scalars = vec![("rate".into(), vec![number as u8, 7])];
+    EpochRecord {
+        number: number - 2,
+        batch: number,
+        time_s: 1_800_000_000 + number,
+        step: number * 10,
+        scalars,
+    }
 }
 
 fn append(out: &mut Vec<u8>, number: u64, first: bool) -> Vec<Record> {
     let mut all = if first { creation() } else { Vec::new() };
     all.extend(records(number));
-    for (place, record) in all.iter().chain([&Record::Epoch(number)]).enumerate() {
+    for (place, record) in all.iter().chain([&Record::Epoch(epoch(number))]).enumerate() {
         encode_record(number, place as u32, record, out).unwrap();
     }
     pad_batch(out);
@@ -53,8 +73,10 @@ fn append(out: &mut Vec<u8>, number: u64, first: bool) -> Vec<Record> {
 
 fn journal(batches: u64) -> (Vec<u8>, Vec<Batch>) {
     let mut bytes = preamble();
-    let batches =
-        (7..7 + batches).map(|number| Batch { number, records: append(&mut bytes, number, number == 7) });
+    let batches = (7..7 + batches).map(|number| {
+        let records = append(&mut bytes, number, number == 7);
+        Batch { number, records, epoch: epoch(number) }
+    });
     let batches = batches.collect();
     (bytes, batches)
 }
@@ -80,28 +102,34 @@ fn is_the_same_bytes_as_ever() {
     let record = Record::Spans(vec![SpanRecord {
         run: 2,
         offset: 3,
+        bytes: 6,
         extents: vec![Extent { segment: 4, offset: 5, bytes: 6 }],
         checksums: vec![7],
+        life: Lifetime { born: 8, died: Some(9) },
     }]);
     encode_record(9, 1, &record, &mut frame).unwrap();
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!(
         hex(&frame),
         concat!(
-            "44000000",
+            "5d000000",
             "01000000",
             "0900000000000000",
-            "5aa1592d83386bfd",
+            "818dda581027a8eb",
             "03000000",
             "0100000000000000",
             "02000000",
             "0300000000000000",
+            "0600000000000000",
             "0100000000000000",
             "04000000",
             "0500000000000000",
             "0600000000000000",
             "0100000000000000",
             "0700000000000000",
+            "0800000000000000",
+            "01",
+            "0900000000000000",
         )
     );
     assert_eq!(
@@ -116,23 +144,40 @@ fn is_the_same_bytes_as_ever() {
 
 #[test]
 fn another_version_is_told() {
-    for found in [1, 3] {
+    for found in [1, 2, 4] {
         let (mut bytes, _) = journal(1);
         bytes[8] = found;
         let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes[0..16]);
         bytes[16..24].copy_from_slice(&crc.to_le_bytes());
         let found = u32::from(found);
-        assert_eq!(read(&bytes).0, Err(Error::OtherVersion { found, supported: 2 }));
+        assert_eq!(read(&bytes).0, Err(Error::OtherVersion { found, supported: 3 }));
     }
 }
 
 #[test]
 fn a_record_over_the_limit_is_refused() {
     let mut out = vec![1, 2, 3];
-    let note = Note { key: "large".into(), bytes: vec![5; RECORD_BYTES_MAX as usize] };
+    let bytes = Some(vec![5; RECORD_BYTES_MAX as usize]);
+    let note = NoteRecord { key: "large".into(), bytes, life: Lifetime { born: 1, died: None } };
     let error = encode_record(1, 0, &Record::Note(note), &mut out).unwrap_err();
     assert!(matches!(error, Error::RecordTooLarge { .. }), "{error}");
     assert_eq!(out, [1, 2, 3]);
+}
+
+#[test]
+fn a_batch_that_makes_no_epoch_tells_of_an_older_one() {
+    let (mut bytes, mut batches) = journal(1);
+    for (number, newest) in [(8, 7), (9, 10)] {
+        let records = vec![Record::SnapshotDeleted("old".into())];
+        for (place, record) in records.iter().chain([&Record::Epoch(epoch(newest))]).enumerate() {
+            encode_record(number, place as u32, record, &mut bytes).unwrap();
+        }
+        pad_batch(&mut bytes);
+        batches.push(Batch { number, records, epoch: epoch(newest) });
+    }
+    let (_, tail, found) = read(&bytes);
+    assert_eq!(found, batches[..2], "an epoch of a batch that is still to come");
+    assert_eq!(tail.newest_seen, Some(9));
 }
 
 #[test]
@@ -175,7 +220,7 @@ proptest! {
 
     #[test]
     fn any_payload_behind_a_valid_checksum_is_read(
-        tag in 0u32..7, payload in prop::collection::vec(any::<u8>(), 1..200), number in 0u32..2,
+        tag in 0u32..9, payload in prop::collection::vec(any::<u8>(), 1..200), number in 0u32..2,
     ) {
         let payload = [&tag.to_le_bytes(), payload.as_slice()].concat();
         let mut bytes = preamble();

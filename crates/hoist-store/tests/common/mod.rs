@@ -111,7 +111,7 @@ impl Driver {
     }
 
     pub fn commit(&mut self) -> u64 {
-        self.store.commit().unwrap();
+        self.store.commit(&Scalars::default()).unwrap();
         self.wait_for_commit()
     }
 

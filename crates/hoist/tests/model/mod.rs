@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hoist::{
-    Access, Class, Config, Dtype, Engine, Lease, Life, Mode, Order, OrderId, Phase, TensorId, TensorSpec,
-    TensorUse, Tier,
+    Access, Class, Config, Dtype, Engine, Lease, Life, Mode, Order, OrderId, Phase, Scalars, TensorId,
+    TensorSpec, TensorUse, Tier,
 };
 
 pub const MIB: u64 = 1 << 20;
@@ -173,7 +173,7 @@ impl Oracle {
         for index in 0..order.accesses.len() {
             self.access(engine, order, index, pause);
         }
-        engine.commit_step().unwrap()
+        engine.commit_step(&Scalars::default()).unwrap()
     }
 
     /// Checks what a lease reads, and writes new versions of what it writes.

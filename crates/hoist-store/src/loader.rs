@@ -1,0 +1,163 @@
+//! Batches of a journal to contents.
+
+use crate::bundle::Layout;
+use crate::changes::Changes;
+use crate::contents::{Contents, NoteValue, RunBytes, blocks_of};
+use crate::history::{History, PastNote, PastSpan};
+use crate::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
+use hoist_format::{
+    Batch, CHECKSUM_BYTES, EpochRecord, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,
+    SnapshotRecord, SpanRecord, TensorRecord, blocks,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Builds contents from batches.
+#[derive(Default)]
+pub(crate) struct Loader {
+    pub header: Option<Header>,
+    /// The newest epoch, and the last batch.
+    pub epoch: EpochRecord,
+    pub batch: u64,
+    history: History,
+    runs: Vec<RunRecord>,
+    infos: Vec<RunInfo>,
+    tensors: Vec<TensorInfo>,
+    casts: Vec<(TensorId, u32)>,
+    bytes: Vec<RunBytes>,
+    notes: BTreeMap<String, NoteValue>,
+}
+
+impl Loader {
+    /// Applies the next batch. The text says what in it contradicts the rest.
+    pub fn apply(&mut self, batch: Batch) -> Result<(), String> {
+        self.batch = batch.number;
+        for record in batch.records {
+            match record {
+                Record::Header(header) => self.header = Some(header),
+                Record::Runs(runs) => runs.into_iter().for_each(|run| self.add_run(run)),
+                Record::Tensors(tensors) => tensors.into_iter().try_for_each(|t| self.add_tensor(t))?,
+                Record::Spans(spans) => spans.into_iter().try_for_each(|span| self.apply_span(span))?,
+                Record::Note(note) => self.apply_note(note)?,
+                Record::Snapshot(SnapshotRecord { name, epoch }) => {
+                    self.history.check_name(&name).map_err(|error| error.to_string())?;
+                    self.history.insert(name, epoch);
+                }
+                Record::SnapshotDeleted(name) => {
+                    let deleted = self.history.remove(&name);
+                    deleted.ok_or_else(|| format!("snapshot {name:?} is deleted, and there is none"))?;
+                }
+                Record::Epoch(_) => return Err("an epoch inside a batch".into()),
+            }
+        }
+        self.epoch = batch.epoch;
+        Ok(())
+    }
+
+    fn add_run(&mut self, run: RunRecord) {
+        let (bytes, class, life) = (run.bytes, run.class, run.life);
+        self.infos.push(RunInfo { bytes, class, life, tensors: Vec::new() });
+        self.bytes.push(RunBytes::default());
+        self.runs.push(run);
+    }
+
+    fn add_tensor(&mut self, tensor: TensorRecord) -> Result<(), String> {
+        let TensorRecord { name, dtype, shape, run, offset, cast_of } = tensor;
+        let id = TensorId(self.tensors.len() as u32);
+        let Some(record) = self.runs.get(run as usize) else {
+            return Err(format!("tensor {name:?} in run {run} of {}", self.runs.len()));
+        };
+        let bytes = dtype
+            .bytes(&shape)
+            .filter(|bytes| offset.checked_add(*bytes).is_some_and(|end| end <= record.bytes));
+        let bytes = bytes.ok_or_else(|| format!("tensor {name:?} does not fit run {run}"))?;
+        let life = match (record.life, cast_of) {
+            (LifeKind::Durable, None) => Life::Durable,
+            (LifeKind::Scratch, None) => Life::Scratch,
+            (LifeKind::Derived, Some(source)) => {
+                self.casts.push((id, source));
+                Life::Derived { from: String::new() }
+            }
+            (life, _) => return Err(format!("tensor {name:?} is {} with source {cast_of:?}", life.name())),
+        };
+        let spec = TensorSpec { name, dtype, shape, class: record.class, life, group: record.group.clone() };
+        self.infos[run as usize].tensors.push(id);
+        self.tensors.push(TensorInfo { spec, run: RunId(run), offset, bytes });
+        Ok(())
+    }
+
+    fn apply_note(&mut self, note: NoteRecord) -> Result<(), String> {
+        let NoteRecord { key, bytes, life: Lifetime { born, died } } = note;
+        match (bytes, died) {
+            (Some(bytes), Some(died)) => self.history.notes.push(PastNote { key, bytes, born, died }),
+            (None, Some(died)) => return Err(format!("note {key:?} died in batch {died} without a value")),
+            (bytes, None) => {
+                let before = match bytes {
+                    Some(bytes) => self.notes.insert(key.clone(), NoteValue { bytes, born }),
+                    None => self.notes.remove(&key),
+                };
+                let died = self.batch;
+                if let Some(NoteValue { bytes, born }) =
+                    before.filter(|note| self.history.holds(note.born, died))
+                {
+                    self.history.notes.push(PastNote { key, bytes, born, died });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The span of a record that contradicts nothing.
+    fn check_span(&self, record: &SpanRecord) -> Result<Span, String> {
+        let SpanRecord { run, offset, bytes, extents, checksums, life } = record;
+        let durable = self.infos.get(*run as usize).filter(|info| info.life == LifeKind::Durable);
+        let Some(info) = durable else {
+            return Err(format!("a span of run {run}, which is none or not durable"));
+        };
+        let end = offset.checked_add(*bytes).filter(|end| *end <= info.bytes);
+        let aligned = |at: u64| at.is_multiple_of(CHECKSUM_BYTES);
+        let whole = end.is_some_and(|end| aligned(*offset) && (aligned(end) || end == info.bytes));
+        let sum = extents.iter().try_fold(0u64, |sum, extent| sum.checked_add(extent.bytes));
+        let told = sum == Some(*bytes) && checksums.len() == blocks(*bytes);
+        let none = extents.is_empty() && checksums.is_empty() && life.died.is_none();
+        if !whole || !(told || none) || extents.iter().any(|extent| extent.bytes == 0) {
+            return Err(format!("a span of {bytes} bytes at {offset} of run {run} does not fit it"));
+        }
+        Ok(Span { run: RunId(*run), offset: *offset, bytes: *bytes })
+    }
+
+    fn apply_span(&mut self, record: SpanRecord) -> Result<(), String> {
+        let span = self.check_span(&record)?;
+        let SpanRecord { extents, checksums, life: Lifetime { born, died }, .. } = record;
+        if let Some(died) = died {
+            self.history.spans.push(PastSpan { span, extents, checksums, born, died });
+            return Ok(());
+        }
+        let run_blocks = blocks(self.infos[span.run.0 as usize].bytes);
+        let bytes = &mut self.bytes[span.run.0 as usize];
+        let mut changes = Changes::default();
+        changes.keep_before(bytes, &span);
+        changes.retire(self.batch, &mut self.history, &mut Vec::new());
+        bytes.locations.remove(span.offset, span.end(), &mut Vec::new());
+        bytes.locations.replace(span.offset, &extents, (true, born), &mut Vec::new());
+        if !checksums.is_empty() {
+            bytes.checksums.resize(run_blocks, 0);
+            bytes.checksums[blocks_of(&span)].copy_from_slice(&checksums);
+        }
+        Ok(())
+    }
+
+    /// The contents and what older epochs have, when all batches were applied.
+    pub fn finish(mut self) -> Result<(Contents, History), String> {
+        for (id, source) in std::mem::take(&mut self.casts) {
+            let from =
+                self.tensors.get(source as usize).ok_or_else(|| format!("a cast of tensor {source}"))?;
+            let from = from.spec.name.clone();
+            self.tensors[id.0 as usize].spec.life = Life::Derived { from };
+        }
+        let mut layout = Layout { tensors: self.tensors, runs: self.infos, by_name: Vec::new() };
+        layout.index().map_err(|wrong| format!("tensor {:?}: {}", wrong.tensor, wrong.what))?;
+        let contents = Contents { layout: Arc::new(layout), bytes: self.bytes, notes: self.notes };
+        Ok((contents, self.history))
+    }
+}

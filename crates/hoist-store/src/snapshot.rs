@@ -1,0 +1,138 @@
+//! Snapshots: epochs that are kept under a name. Neither making nor deleting one nor going back to one moves data.
+
+use crate::commit::Purpose;
+use crate::location::UNCOMMITTED;
+use crate::{Durability, Error, RunId, Scalars, Span, Store};
+use hoist_format::{EpochRecord, LifeKind};
+
+/// A committed state of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch {
+    /// Its number: how many were committed before it.
+    pub number: u64,
+    /// When it was committed, in seconds since 1970.
+    pub time_s: u64,
+    /// What the trainer has said of it.
+    pub scalars: Scalars,
+}
+
+impl From<&EpochRecord> for Epoch {
+    fn from(record: &EpochRecord) -> Epoch {
+        let EpochRecord { number, time_s, step, scalars, .. } = record.clone();
+        Epoch { number, time_s, scalars: Scalars { step, values: scalars.into_iter().collect() } }
+    }
+}
+
+impl Store {
+    /// The newest durable epoch, or the one of the snapshot that the store is open at.
+    #[must_use]
+    pub fn newest(&self) -> Epoch {
+        Epoch::from(&self.epoch)
+    }
+
+    /// All snapshots, by name.
+    pub fn snapshots(&self) -> impl Iterator<Item = (&str, Epoch)> {
+        self.history.snapshots().map(|(name, epoch)| (name, Epoch::from(epoch)))
+    }
+
+    /// Keeps an epoch as `name` until it is deleted. At durability `step` it is the newest durable one, and nothing but a
+    /// record of a few hundred bytes is written; else it is an epoch of all that was written, and all of that has completed.
+    /// Ends with [`crate::StoreEvent::Recorded`], or, where an epoch is made, with [`crate::StoreEvent::Committed`].
+    ///
+    /// While a snapshot is kept, what it has and is written anew takes space for both.
+    ///
+    /// # Errors
+    /// Those of [`Store::commit`]; [`Error::BadSnapshotName`]; [`Error::ReadOnly`]; [`Error::NoSnapshots`] at durability
+    /// `none`. None of these changes anything.
+    pub fn snapshot(&mut self, name: &str) -> Result<(), Error> {
+        self.check_writable()?;
+        let name = name.to_owned();
+        let purpose = match self.durability {
+            Durability::None => return Err(Error::NoSnapshots),
+            Durability::Step => Purpose::Snapshot { name },
+            Durability::Snapshot => Purpose::Epoch { scalars: self.newest_scalars(), name: Some(name) },
+        };
+        self.start_commit(purpose, false).map(drop)
+    }
+
+    /// Keeps a snapshot no more: what only it has is free when [`crate::StoreEvent::Recorded`] has come.
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshot`]; those of [`Store::snapshot`].
+    pub fn delete_snapshot(&mut self, name: &str) -> Result<(), Error> {
+        self.check_writable()?;
+        self.start_commit(Purpose::Delete { name: name.to_owned() }, false).map(drop)
+    }
+
+    /// Makes a new epoch of what a snapshot has: its bytes, its notes, its scalars. Nothing is copied, the snapshot stays,
+    /// and so do all others. What was written since the newest durable epoch must be committed or rolled back first. Bytes
+    /// of derived tensors are forgotten, as their sources change. Ends with [`crate::StoreEvent::Committed`].
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshot`]; [`Error::NotYet`] while anything is in flight, or when something was written; those of
+    /// [`Store::commit`]. None of these changes anything.
+    pub fn rollback_to(&mut self, name: &str) -> Result<u64, Error> {
+        self.check_writable()?;
+        let epoch = self.history.snapshot(name)?.clone();
+        let not_yet = |what: &str| Err(Error::NotYet { epoch: self.epoch.number + 1, what: what.to_owned() });
+        if self.commit.is_some() || !self.pending.is_empty() {
+            return not_yet("requests are in flight, or a commit is under way");
+        }
+        if !self.changes.is_empty() {
+            return not_yet("something was written since the newest epoch: commit it, or roll it back");
+        }
+        self.check_commit(self.epoch.number + 1, true)?;
+        let then = self.history.contents_at(&self.contents, epoch.batch);
+        for (run, bytes) in then.bytes.into_iter().enumerate() {
+            let run = RunId(run as u32);
+            let info = &self.contents.layout.runs[run.0 as usize];
+            if info.life != LifeKind::Durable
+                || bytes.locations == self.contents.bytes[run.0 as usize].locations
+            {
+                continue;
+            }
+            let whole = Span { run, offset: 0, bytes: info.bytes };
+            let now = &mut self.contents.bytes[run.0 as usize];
+            self.changes.keep_before(now, &whole);
+            // What it has, the snapshot has as well.
+            bytes.locations.all().iter().for_each(|piece| self.shares.add(piece.extent));
+            (now.locations, now.checksums) = (bytes.locations, bytes.checksums);
+            now.locations.set_born(0, whole.bytes, UNCOMMITTED);
+            self.changes.spans.entry(run).or_default().insert(0, whole.bytes);
+        }
+        let gone = self.contents.notes.keys().filter(|key| !then.notes.contains_key(*key));
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.changes.set_note(&mut self.contents, &key, None);
+        }
+        for (key, note) in then.notes {
+            if self.note(&key) != Some(note.bytes.as_slice()) {
+                self.changes.set_note(&mut self.contents, &key, Some(note.bytes));
+            }
+        }
+        let started =
+            self.start_commit(Purpose::Epoch { scalars: Epoch::from(&epoch).scalars, name: None }, false);
+        if started.is_err() {
+            let mut given_up = Vec::new();
+            std::mem::take(&mut self.changes).undo(&mut self.contents, &mut given_up);
+            self.held.append(&mut given_up);
+            self.free_held();
+        } else {
+            self.contents.outdate_derived();
+        }
+        started
+    }
+
+    /// The snapshot that the store is open at, if it is: then nothing durable is written.
+    #[must_use]
+    pub fn read_only(&self) -> Option<&str> {
+        self.read_only.as_deref()
+    }
+
+    /// Whether the store takes durable writes, snapshots and notes.
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        match &self.read_only {
+            Some(snapshot) => Err(Error::ReadOnly { snapshot: snapshot.clone() }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Steps become epochs, are dropped, are kept under a name, and come back.
+
+use crossbeam_channel::Sender;
+use hoist_plan::Event;
+use hoist_store::{Durability, Epoch, Scalars, Store};
+
+use crate::error::Error;
+use crate::failures::Aborted;
+use crate::message::EpochReply;
+use crate::pipeline::{Pipeline, answer};
+
+impl Pipeline {
+    /// 7: the step ends. At most one commit is under way; this one waits until that is over.
+    pub(crate) fn commit(&mut self, scalars: Scalars, reply: Sender<Result<(), Error>>, epoch: EpochReply) {
+        let refused = self.usable().err().or_else(|| {
+            let outside = Error::Step { call: "commit_step", rule: "needs a step: begin one first" };
+            (!self.in_step).then_some(outside)
+        });
+        let large = scalars.check().err().map(Error::from);
+        let refused = refused.or(large);
+        if let Some(error) = refused {
+            return answer(&reply, Err(error));
+        }
+        // Leases that wait for the device alone are given back already; one that is waited for
+        // belongs to the step as much as one that is held.
+        let count = self.held.len() - self.releasing.len() + self.waiting.len();
+        if count > 0 {
+            return answer(&reply, Err(Error::LeasesHeld { call: "commit_step", count }));
+        }
+        self.in_step = false;
+        self.next_commit = Some((scalars, reply, epoch));
+        self.begin_commit();
+    }
+
+    /// Begins the commit that waits, once the one before it is over and the device is done.
+    pub(crate) fn begin_commit(&mut self) {
+        if self.committing.is_some() || !self.releasing.is_empty() {
+            return;
+        }
+        let Some((scalars, reply, epoch)) = self.next_commit.take() else { return };
+        self.committing = Some(epoch);
+        self.sealed_scalars = scalars;
+        self.sealed_notes = std::mem::take(&mut self.notes);
+        self.events.push_back(Event::CommitBegun(self.epoch));
+        self.epoch += 1;
+        answer(&reply, Ok(()));
+    }
+
+    pub(crate) fn publish(&mut self, epoch: u64) {
+        for (key, bytes) in std::mem::take(&mut self.sealed_notes) {
+            if let Err(error) = self.store.set_note(&key, bytes) {
+                return self.committed(epoch, Err(error.into()));
+            }
+        }
+        match self.store.commit(&std::mem::take(&mut self.sealed_scalars)) {
+            // No promise: the step is over when its leases are.
+            Ok(_) if !self.store.commits() => self.committed(epoch, Ok(())),
+            Ok(started) => assert_eq!(started, epoch, "the store and the plan count epochs alike"),
+            Err(error) => self.committed(epoch, Err(error.into())),
+        }
+    }
+
+    pub(crate) fn committed(&mut self, epoch: u64, result: Result<(), Error>) {
+        let waiting = self.committing.take();
+        match result {
+            Ok(()) => {
+                self.events.push_back(Event::CommitDone(epoch));
+                if let Some(waiting) = waiting {
+                    answer(&waiting.sender, Ok(epoch));
+                }
+                self.begin_commit();
+            }
+            Err(cause) => {
+                self.committing = waiting;
+                self.abort(epoch, cause);
+                self.events.push_back(Event::Rollback);
+            }
+        }
+    }
+
+    /// What the step wrote is dropped, once a commit under way is over.
+    pub(crate) fn abort_step(&mut self) -> Result<(), Error> {
+        const CALL: &str = "abort_step";
+        self.usable()?;
+        if !self.in_step {
+            return Err(Error::Step { call: CALL, rule: "needs a step: begin one first" });
+        }
+        self.no_leases(CALL)?;
+        if self.store.durability() != Durability::Step {
+            if self.step_writes {
+                return Err(Error::NotTaken { call: CALL });
+            }
+            self.in_step = false;
+            self.notes.clear();
+            return Ok(());
+        }
+        self.finish_commit()?;
+        self.drop_step(Error::Aborted)
+    }
+
+    /// Drops what the running step has written, and all cached slots of durable units: the state is that of the newest
+    /// durable epoch. Who waits in `acquire`, or comes before the next step, hears `why`.
+    fn drop_step(&mut self, why: Error) -> Result<(), Error> {
+        self.in_step = false;
+        self.notes.clear();
+        self.aborted = Some(Aborted::asked_for(why));
+        self.events.push_back(Event::Rollback);
+        self.decide();
+        while self.aborted.as_ref().is_some_and(|aborted| aborted.rolling_back) {
+            self.alive()?;
+            self.take_one()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the newest epoch under a name. Where steps are no epochs, all that is dirty is written and made one first.
+    pub(crate) fn snapshot(&mut self, name: &str) -> Result<(), Error> {
+        const CALL: &str = "snapshot";
+        self.between_steps(CALL)?;
+        if self.store.durability() == Durability::Snapshot {
+            self.flush(false, CALL)?;
+        }
+        self.keep_record(|store| store.snapshot(name))
+    }
+
+    pub(crate) fn delete_snapshot(&mut self, name: &str) -> Result<(), Error> {
+        self.between_steps("delete_snapshot")?;
+        self.keep_record(|store| store.delete_snapshot(name))
+    }
+
+    /// Goes back to a snapshot, or to the newest durable epoch.
+    pub(crate) fn rollback(&mut self, to: Option<&str>) -> Result<Epoch, Error> {
+        const CALL: &str = "rollback";
+        self.alive()?;
+        self.settle_rollback(CALL)?;
+        self.no_leases(CALL)?;
+        match self.store.durability() {
+            Durability::None => return Err(hoist_store::Error::NoSnapshots.into()),
+            Durability::Snapshot if to.is_none() => return Err(Error::NotTaken { call: CALL }),
+            Durability::Snapshot | Durability::Step => {}
+        }
+        self.end_abort()?;
+        self.finish_commit()?;
+        if self.store.durability() == Durability::Step {
+            self.drop_step(Error::Aborted)?;
+            self.end_abort()?;
+        }
+        if let Some(name) = to {
+            self.go_back(name)?;
+        }
+        Ok(self.store.newest())
+    }
+
+    fn go_back(&mut self, name: &str) -> Result<(), Error> {
+        // A name that is none must not cost what is dirty.
+        if !self.store.snapshots().any(|(one, _)| one == name) {
+            return self.store.rollback_to(name).map(drop).map_err(Error::from);
+        }
+        (self.in_step, self.step_writes) = (false, false);
+        self.notes.clear();
+        self.flush(true, "rollback")?;
+        self.store.rollback()?;
+        self.keep_record(|store| store.rollback_to(name).map(drop))?;
+        self.epoch = self.store.epoch() + 1;
+        let cuts = std::mem::take(&mut self.cuts);
+        let planned = self.replan(&cuts);
+        self.cuts = cuts;
+        planned.unwrap_or_else(|error| panic!("an order that was declared cannot be any more: {error}"));
+        Ok(())
+    }
+
+    /// Has the store write a record, and waits until it is durable.
+    fn keep_record(
+        &mut self,
+        start: impl FnOnce(&mut Store) -> Result<(), hoist_store::Error>,
+    ) -> Result<(), Error> {
+        start(&mut self.store)?;
+        (self.recording, self.recorded) = (true, None);
+        let result = loop {
+            if let Some(result) = self.recorded.take() {
+                break result;
+            }
+            self.alive()?;
+            self.take_one()?;
+        };
+        self.recording = false;
+        let Err(cause) = result else { return Ok(()) };
+        let error = Error::Record { cause: Box::new(cause) };
+        if self.store.durability() == Durability::Step {
+            // The record may be on a drive: nothing is written until it is taken back.
+            self.drop_step(error.clone())?;
+        } else {
+            self.fail(error.clone());
+        }
+        Err(error)
+    }
+
+    /// Nothing runs: no step, no commit, and nothing is rolled back.
+    fn between_steps(&mut self, call: &'static str) -> Result<(), Error> {
+        self.alive()?;
+        self.settle_rollback(call)?;
+        if self.in_step {
+            return Err(Error::Step {
+                call,
+                rule: "cannot be called within a step: commit or abort it first",
+            });
+        }
+        self.no_leases(call)?;
+        self.finish_commit()?;
+        self.end_abort()
+    }
+
+    fn no_leases(&self, call: &'static str) -> Result<(), Error> {
+        let count = self.held.len() - self.releasing.len();
+        if count > 0 { Err(Error::LeasesHeld { call, count }) } else { Ok(()) }
+    }
+
+    /// Waits for the commit under way, and for the device.
+    fn finish_commit(&mut self) -> Result<(), Error> {
+        while self.committing.is_some() || self.next_commit.is_some() || !self.releasing.is_empty() {
+            self.alive()?;
+            self.take_one()?;
+        }
+        self.usable()
+    }
+}
