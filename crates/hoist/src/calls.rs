@@ -276,7 +276,7 @@ impl Pipeline {
 
     /// Without an epoch a step, what is in memory is written when the engine ends.
     fn flush_unwritten(&mut self) -> Result<(), Error> {
-        if self.failed.is_none() && self.held.is_empty() && self.store.durability() == Durability::None {
+        if self.failed.is_none() && self.held.is_empty() && self.store.durability() != Durability::Step {
             self.flush(false, "close")?;
         }
         Ok(())

@@ -206,8 +206,8 @@ impl Pipeline {
             });
         }
         self.no_leases(call)?;
-        self.finish_commit()?;
-        self.end_abort()
+        self.end_abort()?;
+        self.finish_commit()
     }
 
     fn no_leases(&self, call: &'static str) -> Result<(), Error> {
