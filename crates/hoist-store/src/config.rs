@@ -46,6 +46,9 @@ pub struct Config {
     pub durability: Durability,
     /// The largest segment in bytes, a multiple of 256 KiB; larger where more than 256 of a directory would be needed.
     pub segment_bytes: u64,
+    /// How many snapshots a new store has space for, besides what it has to have: each may take as much as all durable
+    /// tensors. With less a snapshot can be made all the same, and steps fail when what it keeps leaves them no space.
+    pub snapshots: u32,
     /// The snapshot to open at, instead of the newest epoch: then nothing durable is written. None exists at creation.
     pub snapshot: Option<String>,
 }
@@ -56,6 +59,7 @@ impl Default for Config {
             nvme_path: Vec::new(),
             durability: Durability::default(),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            snapshots: 0,
             snapshot: None,
         }
     }

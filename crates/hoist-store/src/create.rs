@@ -160,10 +160,17 @@ fn segment_bytes(need_bytes: u64, configured_bytes: u64) -> u64 {
 /// is a little faster than it was when the store was made, leaves the rest of a step's writes to the others.
 const SLACK: u64 = 8;
 
-/// What a store of these runs takes: at `step` every durable one twice.
+/// What a store of these runs takes: durable ones once for each version of them that there may be.
 fn need_bytes(layout: &Layout, config: &Config) -> u64 {
-    let twice = config.durability == Durability::Step;
-    let copies = |life| if life == LifeKind::Durable && twice { 2 } else { 1 };
+    let snapshots = u64::from(config.snapshots);
+    let versions = match config.durability {
+        // The newest epoch, and the one under construction.
+        Durability::Step => 2 + snapshots,
+        // The one under construction, over which steps write, and the last snapshot.
+        Durability::Snapshot => 1 + snapshots.max(1),
+        Durability::None => 1,
+    };
+    let copies = |life| if life == LifeKind::Durable { versions } else { 1 };
     let bytes = layout.runs.iter().map(|run| copies(run.life) * occupied(run.bytes)).sum();
     if config.nvme_path.len() > 1 { bytes + bytes / SLACK } else { bytes }
 }

@@ -1,6 +1,7 @@
 //! Snapshots: epochs that are kept under a name. Neither making nor deleting one nor going back to one moves data.
 
 use crate::commit::Purpose;
+use crate::free_space::occupied;
 use crate::location::UNCOMMITTED;
 use crate::{Durability, Error, RunId, Scalars, Span, Store};
 use hoist_format::{EpochRecord, LifeKind};
@@ -39,7 +40,7 @@ impl Store {
     /// record of a few hundred bytes is written; else it is an epoch of all that was written, and all of that has completed.
     /// Ends with [`crate::StoreEvent::Recorded`], or, where an epoch is made, with [`crate::StoreEvent::Committed`].
     ///
-    /// While a snapshot is kept, what it has and is written anew takes space for both.
+    /// While a snapshot is kept, what it has and is written anew takes space for both: see [`crate::Config::snapshots`].
     ///
     /// # Errors
     /// Those of [`Store::commit`]; [`Error::BadSnapshotName`]; [`Error::ReadOnly`]; [`Error::NoSnapshots`] at durability
@@ -52,7 +53,27 @@ impl Store {
             Durability::Step => Purpose::Snapshot { name },
             Durability::Snapshot => Purpose::Epoch { scalars: self.newest_scalars(), name: Some(name) },
         };
-        self.start_commit(purpose, false).map(drop)
+        self.start_commit(purpose, false)?;
+        let (free_bytes, need_bytes) = self.room_for_steps();
+        if free_bytes < need_bytes {
+            tracing::warn!(
+                free_bytes,
+                need_bytes,
+                "the store has too little space for steps that write all durable tensors while this snapshot is kept: \
+                 delete it before, or create the store with store.snapshots"
+            );
+        }
+        Ok(())
+    }
+
+    /// Bytes that are free, and those that must be so that steps can write all durable tensors again and again while the
+    /// newest epoch is kept.
+    #[must_use]
+    pub fn room_for_steps(&self) -> (u64, u64) {
+        let free_bytes = self.directories.iter().map(|directory| directory.free.bytes()).sum();
+        let durable: u64 = self.contents.durable_runs().map(|(_, run)| occupied(run.bytes)).sum();
+        let versions = if self.durability == Durability::Step { 2 } else { 1 };
+        (free_bytes, versions * durable)
     }
 
     /// Keeps a snapshot no more: what only it has is free when [`crate::StoreEvent::Recorded`] has come.

@@ -154,7 +154,8 @@ impl Store {
     }
 
     /// Makes a store of these tensors, none of which has bytes yet, at epoch 0. Blocks until all its space is allocated
-    /// and written once. At `step` it reserves twice the durable bytes, else once; scratch and derived once.
+    /// and written once. At `step` and `snapshot` it reserves twice the durable bytes, and once more for each of
+    /// `config.snapshots` (at `snapshot` the first is among the two), at `none` once; scratch and derived once.
     ///
     /// # Errors
     /// [`Error::Config`], [`Error::BadTensor`], [`Error::Exists`], [`Error::Locked`], [`Error::NoRoom`], and what the file
