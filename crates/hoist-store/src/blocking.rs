@@ -2,7 +2,7 @@
 
 use crate::{Config, Error, Scalars, Span, Store, StoreEvent, TensorSpec, verify_parts};
 use crossbeam_channel::Receiver;
-use hoist_format::{CHECKSUM_BYTES, checksum};
+use hoist_format::{CHECKSUM_BYTES, Extent, checksum};
 use hoist_io::{Completion, Priority, RequestId};
 use hoist_memory::{Slab, Slot};
 use std::collections::{HashMap, VecDeque};
@@ -76,7 +76,7 @@ impl BlockingStore {
         self.store.set_note(key, bytes)
     }
 
-    fn event(&mut self) -> Result<StoreEvent, Error> {
+    pub(crate) fn event(&mut self) -> Result<StoreEvent, Error> {
         loop {
             let stopped = |_| hoist_io::Error::Stopped { cause: "its completions have ended".to_owned() };
             let completion = self.completions.recv().map_err(stopped)?;
@@ -107,10 +107,11 @@ impl BlockingStore {
     }
 
     fn slot(&mut self, bytes: u64) -> Result<Slot, Error> {
-        self.slab.allocate(bytes).ok_or_else(|| Error::NoMemory {
-            need_bytes: bytes,
-            free_bytes: (self.slab.pages_free() * self.slab.page_bytes()) as u64,
-        })
+        self.slab.allocate(bytes).ok_or_else(|| self.no_memory(bytes))
+    }
+
+    pub(crate) fn no_memory(&self, need_bytes: u64) -> Error {
+        Error::NoMemory { need_bytes, free_bytes: (self.slab.pages_free() * self.slab.page_bytes()) as u64 }
     }
 
     /// Writes `span`, a chunk at a time; `fill` puts the bytes from an offset of the run on into a slot. Returns when
@@ -246,15 +247,16 @@ impl BlockingStore {
         }
     }
 
-    /// Reads one chunk, nothing else being in flight. Not verified.
-    pub(crate) fn read_one(&mut self, span: Span) -> Result<Slot, Error> {
-        let slot = self.slot(span.bytes)?;
+    /// A slot, if there is memory for it now.
+    pub(crate) fn free_slot(&mut self, bytes: u64) -> Option<Slot> {
+        self.slab.allocate(bytes)
+    }
+
+    /// Starts to read bytes wherever they are, of whatever epoch. Not verified.
+    pub(crate) fn read_extents(&mut self, span: &Span, extents: &[Extent], slot: Slot) -> RequestId {
         self.last_id += 1;
-        self.store.read(self.last_id, span, slot, Priority::Demand).map_err(|(_, error)| error)?;
-        match self.event()? {
-            StoreEvent::Read { slot, result, .. } => result.map(|()| slot),
-            other => unreachable!("a read was waited for and {other:?} came"),
-        }
+        self.store.read_extents(self.last_id, *span, extents.to_vec(), slot, Priority::Demand);
+        self.last_id
     }
 
     /// The bytes of a tensor, verified: for small ones and for tests, as all of them are in memory.

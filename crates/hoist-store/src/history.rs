@@ -146,13 +146,10 @@ impl History {
         then
     }
 
-    /// The extents that only snapshots have, with the names of those that have them.
-    pub fn extents(&self) -> impl Iterator<Item = (Extent, Vec<&str>)> {
-        self.spans.iter().flat_map(|past| {
-            let names =
-                self.snapshots.iter().filter(|(_, epoch)| (past.born..past.died).contains(&epoch.batch));
-            let names: Vec<_> = names.map(|(name, _)| name.as_str()).collect();
-            past.extents.iter().map(move |extent| (*extent, names.clone()))
-        })
+    /// The names of the snapshots that have something.
+    pub fn holders(&self, past: &PastSpan) -> impl Iterator<Item = &str> {
+        let lived = past.born..past.died;
+        let holds = move |(_, epoch): &(&String, &EpochRecord)| lived.contains(&epoch.batch);
+        self.snapshots.iter().filter(holds).map(|(name, _)| name.as_str())
     }
 }

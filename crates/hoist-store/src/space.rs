@@ -45,14 +45,16 @@ impl Store {
             }
         }
         space.by_snapshot = self.snapshots().map(|(name, _)| (name.to_owned(), 0)).collect();
-        for (extent, names) in self.history.extents() {
-            let bytes = claim(&mut unclaimed[self.place_of(&extent)], extent);
-            space.snapshot_bytes += bytes;
-            let alone = matches!(names.as_slice(), [_]) && !self.shares.overlaps(&extent);
-            if let Some(of_it) =
-                names.first().filter(|_| alone).and_then(|name| space.by_snapshot.get_mut(*name))
-            {
-                *of_it += bytes;
+        for past in &self.history.spans {
+            let mut names = self.history.holders(past);
+            let only = names.next().filter(|_| names.next().is_none());
+            for extent in &past.extents {
+                let bytes = claim(&mut unclaimed[self.place_of(extent)], *extent);
+                space.snapshot_bytes += bytes;
+                let only = only.filter(|_| !self.shares.overlaps(extent));
+                if let Some(alone) = only.and_then(|name| space.by_snapshot.get_mut(name)) {
+                    *alone += bytes;
+                }
             }
         }
         space.passing_bytes = unclaimed.iter().map(FreeSpace::bytes).sum::<u64>() - space.free_bytes;

@@ -349,12 +349,13 @@ impl Store {
     #[must_use]
     pub fn extents(&self, span: &Span) -> Vec<(PathBuf, Extent)> {
         let locations = &self.contents.bytes[span.run.0 as usize].locations;
-        let extents = locations.extents(span.offset, span.end());
-        let path = |extent: Extent| {
-            let Segment { directory, number, .. } = self.segments[extent.segment as usize];
-            segment_path(&self.directories[directory].path, number)
-        };
-        extents.map(|extent| (path(extent), extent)).collect()
+        locations.extents(span.offset, span.end()).map(|extent| (self.path_of(&extent), extent)).collect()
+    }
+
+    /// The file that an extent lies in.
+    pub(crate) fn path_of(&self, extent: &Extent) -> PathBuf {
+        let Segment { directory, number, .. } = self.segments[extent.segment as usize];
+        segment_path(&self.directories[directory].path, number)
     }
 
     /// The block of 256 KiB with number `block` in `span`.

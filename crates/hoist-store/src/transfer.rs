@@ -55,10 +55,22 @@ impl Store {
             return Err((slot, error));
         }
         let extents = self.current_extents(&span);
+        self.read_extents(id, span, extents, slot, priority);
+        Ok(())
+    }
+
+    /// Reads bytes of a span that some epoch has in these extents.
+    pub(crate) fn read_extents(
+        &mut self,
+        id: RequestId,
+        span: Span,
+        extents: Vec<Extent>,
+        slot: Slot,
+        priority: Priority,
+    ) {
         let left = self.push_parts(id, priority, &extents, |_| true, Transfer::Read(slot));
         let (kind, errors) = (Kind::Read { slot: None }, Vec::new());
         self.pending.insert(id, Pending { span, extents, kind, left, errors });
-        Ok(())
     }
 
     /// Writes the start of `slot` as the newest bytes of `span`, with their checksums, which the caller has computed.

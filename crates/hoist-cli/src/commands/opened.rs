@@ -48,7 +48,16 @@ pub fn slab() -> Result<Arc<Slab>, Failure> {
 /// # Errors
 /// What the store says.
 pub fn open(directories: &[PathBuf]) -> Result<BlockingStore, Failure> {
-    BlockingStore::open(&config(directories), &hoist_io::Config::default(), &slab()?)
+    open_at(directories, None)
+}
+
+/// The same, at a snapshot if one is named.
+///
+/// # Errors
+/// What the store says.
+pub fn open_at(directories: &[PathBuf], snapshot: Option<&str>) -> Result<BlockingStore, Failure> {
+    let config = Config { snapshot: snapshot.map(str::to_owned), ..config(directories) };
+    BlockingStore::open(&config, &hoist_io::Config::default(), &slab()?)
         .map_err(|error| Failure::Work(format!("opening the store: {error}")))
 }
 

@@ -7,7 +7,7 @@ use crate::config::units::format_bytes;
 use crate::failure::Failure;
 use crate::output;
 
-/// Reads every durable byte of a store and compares it with its checksum.
+/// Reads every durable byte of a store, of its newest epoch and of all snapshots, and compares it with its checksum.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -39,8 +39,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 /// A line for each place of a bad block: tensors, segment, offset, length.
 fn lines(bad: &BadBlock) -> impl Iterator<Item = String> + '_ {
     let tensors = if bad.tensors.is_empty() { "no tensor".to_owned() } else { bad.tensors.join(", ") };
+    let of = if bad.snapshots.is_empty() {
+        String::new()
+    } else {
+        format!(" (snapshot {})", bad.snapshots.join(", "))
+    };
     let why = bad.unreadable.as_deref().unwrap_or("its checksum does not match");
     bad.places.iter().map(move |(segment, offset, bytes)| {
-        format!("bad: {tensors}: segment {}, offset {offset}, length {bytes}: {why}", segment.display())
+        format!("bad: {tensors}{of}: segment {}, offset {offset}, length {bytes}: {why}", segment.display())
     })
 }
