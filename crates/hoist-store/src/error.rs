@@ -218,6 +218,36 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A directory that was given as a model holds none.
+    #[error(
+        "{} holds neither model.safetensors.index.json nor model.safetensors: name the model's file or index itself",
+        .directory.display()
+    )]
+    NoModel {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A file is no index of a model's shards that can be used.
+    #[error("{} is no index of safetensors files that can be used: {what}", .path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// A shard is not what its model's index says.
+    #[error(
+        "{} does not go with its index {}: {what}; get both again from where they came, as one version of the model",
+        .path.display(), .index.display()
+    )]
+    Shard {
+        /// The shard.
+        path: PathBuf,
+        /// The index.
+        index: PathBuf,
+        /// What differs.
+        what: String,
+    },
     /// A tool's slab is too small.
     #[error("{need_bytes} bytes of slab are needed and {free_bytes} are free: give the tool a larger budget")]
     NoMemory {
