@@ -227,8 +227,8 @@ pub enum Error {
         /// The directory.
         directory: PathBuf,
     },
-    /// A file is no index of a model's shards that can be used.
-    #[error("{} is no index of safetensors files that can be used: {what}", .path.display())]
+    /// A model's shards cannot have this index.
+    #[error("{} cannot be used as an index of safetensors files: {what}", .path.display())]
     Index {
         /// The index.
         path: PathBuf,
@@ -247,6 +247,12 @@ pub enum Error {
         index: PathBuf,
         /// What differs.
         what: String,
+    },
+    /// What an export would write is there already, or would be taken for a part of it.
+    #[error("{} is there already and does not go with what is exported: remove it, or choose another name", .path.display())]
+    InTheWay {
+        /// What is there.
+        path: PathBuf,
     },
     /// A tool's slab is too small.
     #[error("{need_bytes} bytes of slab are needed and {free_bytes} are free: give the tool a larger budget")]

@@ -134,3 +134,59 @@ impl Index {
             .map_or(Ok(()), |tensor| Err(format!("it has no tensor {tensor:?}, which the index has in it")))
     }
 }
+
+/// The text of an index: the file of each tensor, and the bytes of all tensors.
+pub(crate) fn build(files: &BTreeMap<&str, &str>, total_bytes: u64) -> Result<Vec<u8>, String> {
+    let index = serde_json::json!({ "metadata": { "total_size": total_bytes }, "weight_map": files });
+    let mut text = serde_json::to_vec_pretty(&index).map_err(|error| error.to_string())?;
+    text.push(b'\n');
+    match text.len() as u64 {
+        bytes if bytes > INDEX_BYTES_MAX => Err(format!(
+            "it would have {bytes} bytes, and {INDEX_BYTES_MAX} is the most: export larger shards, or one file"
+        )),
+        _ => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_index_is_written_as_the_hub_writes_it() {
+        let files = [("b", "m-2"), ("a", "m-1")].into();
+        let text = String::from_utf8(build(&files, 7).unwrap()).unwrap();
+        let expected = "{\n  \"metadata\": {\n    \"total_size\": 7\n  },\n  \"weight_map\": {\n    \"a\": \"m-1\",\n    \
+                        \"b\": \"m-2\"\n  }\n}\n";
+        assert_eq!(text, expected);
+        let back = Index::parse(text.as_bytes()).unwrap();
+        assert_eq!(back.shards(), [("m-1", 1), ("m-2", 1)].into());
+        assert_eq!(back.total_bytes(), Some(7));
+    }
+
+    #[test]
+    fn an_index_that_could_not_be_read_is_not_written() {
+        let name = "x".repeat(INDEX_BYTES_MAX as usize);
+        assert!(build(&[(name.as_str(), "m")].into(), 0).unwrap_err().contains("larger shards"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed(text in "[ -~]{0,80}", bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Index::parse(text.as_bytes());
+            let _ = Index::parse(&bytes);
+        }
+
+        #[test]
+        fn an_index_that_is_cut_or_changed_is_refused_or_parsed(cut in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut text = build(&[("a.\"0", "m-1"), ("b", "m-2")].into(), 7).unwrap();
+            let place = cut.index(text.len() - 1);
+            prop_assert!(Index::parse(&text[..place]).is_err());
+            text[place] = byte;
+            if let Ok(index) = Index::parse(&text) {
+                prop_assert!(index.shards().keys().all(|shard| !shard.contains('/')));
+            }
+        }
+    }
+}
