@@ -218,6 +218,42 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A directory that was given as a model holds none.
+    #[error(
+        "{} holds neither model.safetensors.index.json nor model.safetensors: name the model's file or index itself",
+        .directory.display()
+    )]
+    NoModel {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A model's shards cannot have this index.
+    #[error("{} cannot be used as an index of safetensors files: {what}", .path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// A shard is not what its model's index says.
+    #[error(
+        "{} does not go with its index {}: {what}; get both again from where they came, as one version of the model",
+        .path.display(), .index.display()
+    )]
+    Shard {
+        /// The shard.
+        path: PathBuf,
+        /// The index.
+        index: PathBuf,
+        /// What differs.
+        what: String,
+    },
+    /// What an export would write is there already, or would be taken for a part of it.
+    #[error("{} is there already and does not go with what is exported: remove it, or choose another name", .path.display())]
+    InTheWay {
+        /// What is there.
+        path: PathBuf,
+    },
     /// A tool's slab is too small.
     #[error("{need_bytes} bytes of slab are needed and {free_bytes} are free: give the tool a larger budget")]
     NoMemory {

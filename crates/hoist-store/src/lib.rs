@@ -58,7 +58,7 @@ pub use hoist_io::{
 };
 pub use ls::Listed;
 pub use open::Deliver;
-pub use safetensors::{export_safetensors, group_of, import_safetensors, read_specs};
+pub use safetensors::{ModelFiles, SHARD_BYTES_DEFAULT, export_safetensors, group_of, import_safetensors};
 pub use scalars::{SCALARS_BYTES_MAX, Scalars};
 pub use snapshot::Epoch;
 pub use space::Space;

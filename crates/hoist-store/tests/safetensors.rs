@@ -67,7 +67,7 @@ fn sizes_shapes_types_and_metadata_come_back() {
     assert_ne!(small("layer.1.of 1"), small("layer.0.of 0"));
 
     std::fs::write(&out, "an old file").unwrap();
-    export_safetensors(&mut store, &out).unwrap();
+    export_safetensors(&mut store, &out, SHARD_BYTES_DEFAULT).unwrap();
     let (before, after) = (std::fs::read(&file).unwrap(), std::fs::read(&out).unwrap());
     let theirs = SafeTensors::deserialize(&after).unwrap();
     assert_eq!(theirs.len(), views.len());
@@ -98,7 +98,10 @@ fn a_file_that_is_cut_is_refused_before_a_store_is_made() {
     }
     std::fs::write(&file, u64::MAX.to_le_bytes()).unwrap();
     assert!(matches!(import(&file, &folder.path().join("store")), Err(Error::Safetensors { .. })));
-    assert!(matches!(import(folder.path(), &folder.path().join("store")), Err(Error::File { .. })));
+    assert!(matches!(
+        import(&folder.path().join("none"), &folder.path().join("store")),
+        Err(Error::File { .. })
+    ));
     assert!(!folder.path().join("store").exists());
 }
 
@@ -110,7 +113,7 @@ fn an_export_over_bad_bytes_leaves_the_old_file() {
     let specs = [spec("a", 3000, Life::Durable)];
     let (config, io) = (config(&[&path]), hoist_io::Config::default());
     let mut store = BlockingStore::create(&config, &io, &slab(), &specs).unwrap();
-    assert!(matches!(export_safetensors(&mut store, &out), Err(Error::NoBytes { .. })));
+    assert!(matches!(export_safetensors(&mut store, &out, SHARD_BYTES_DEFAULT), Err(Error::NoBytes { .. })));
     let whole = store.store().covering(TensorId(0));
     store
         .write(whole, |offset, slot| {
@@ -125,7 +128,7 @@ fn an_export_over_bad_bytes_leaves_the_old_file() {
     bytes[extent.offset as usize + 5] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     let mut store = BlockingStore::open(&config, &io, &slab()).unwrap();
-    let error = export_safetensors(&mut store, &out).unwrap_err();
+    let error = export_safetensors(&mut store, &out, SHARD_BYTES_DEFAULT).unwrap_err();
     assert!(
         matches!(&error, Error::Corrupt { what } if what.contains("\"a\"") || what.contains("(a)")),
         "{error}"
@@ -154,7 +157,7 @@ fn a_real_model_comes_back() {
     let groups: std::collections::BTreeSet<_> =
         store.store().tensors().iter().map(|tensor| tensor.spec.group.as_str()).collect();
     assert!(groups.contains("encoder.layer.5") && groups.contains(""), "{groups:?}");
-    export_safetensors(&mut store, &out).unwrap();
+    export_safetensors(&mut store, &out, SHARD_BYTES_DEFAULT).unwrap();
     let (before, after) = (std::fs::read(&file).unwrap(), std::fs::read(&out).unwrap());
     let (theirs, ours) =
         (SafeTensors::deserialize(&before).unwrap(), SafeTensors::deserialize(&after).unwrap());

@@ -96,10 +96,12 @@ impl Engine {
         crate::open::start(config, None, Some(start))
     }
 
-    /// Makes a store from a safetensors file, every tensor a durable parameter, and an engine on it.
+    /// Makes a store from a model in safetensors files, every tensor a durable parameter, and an engine on it. `model`
+    /// is one file, the index of several (`*.safetensors.index.json`), or a directory that holds either under the
+    /// names of the Hugging Face hub.
     ///
     /// # Errors
-    /// As [`Engine::create`]; a file that is no safetensors file.
+    /// As [`Engine::create`]; a file that is no safetensors file, and an index that its files do not match.
     pub fn import(config: Config, model: &Path) -> Result<Engine, Error> {
         crate::open::import(&config, model)?;
         Engine::open(config)

@@ -116,7 +116,7 @@ pub(crate) fn start(
     Ok(Engine::new(messages, ended, tensors, notes, newest, thread.map_err(failed)?))
 }
 
-/// Imports a model file into a new store, through a slab of its own that is gone afterwards.
+/// Imports a model's files into a new store, through a slab of its own that is gone afterwards.
 pub(crate) fn import(config: &Config, model: &Path) -> Result<(), Error> {
     let problems = config.problems();
     if !problems.is_empty() {

@@ -11,4 +11,5 @@ mod interrupt;
 mod io;
 mod model;
 mod real;
+mod shards;
 mod tune;

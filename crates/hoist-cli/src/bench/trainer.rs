@@ -129,24 +129,21 @@ impl Trainer<'_> {
                 let version = self.workload.version_read(tensor, step);
                 Ok(Contents::new(kind, seed, version).check(part, offset))
             }
-            (Origin::File { offset: begin }, Some(source)) => {
-                let found = source.check(part, begin + offset)?;
-                Ok(found.map(|found| Mismatch { first_offset: found.first_offset - begin, ..found }))
-            }
-            (Origin::File { .. }, None) => {
+            (Origin::File, Some(source)) => source.check(part, tensor, offset),
+            (Origin::File, None) => {
                 unreachable!("tensor {tensor} comes from a file, and none is open")
             }
         }
     }
 
-    fn fill(&self, part: &mut [u8], tensor: usize, offset: u64, step: u64) -> Result<(), Failure> {
-        match (self.workload.origins[tensor], &self.source) {
+    fn fill(&mut self, part: &mut [u8], tensor: usize, offset: u64, step: u64) -> Result<(), Failure> {
+        match (self.workload.origins[tensor], &mut self.source) {
             (Origin::Made { kind, seed }, _) => {
                 Contents::new(kind, seed, step).fill(part, offset);
                 Ok(())
             }
-            (Origin::File { offset: begin }, Some(source)) => source.fill(part, begin + offset),
-            (Origin::File { .. }, None) => {
+            (Origin::File, Some(source)) => source.fill(part, tensor, offset),
+            (Origin::File, None) => {
                 unreachable!("tensor {tensor} comes from a file, and none is open")
             }
         }

@@ -9,10 +9,11 @@ use crate::config::units::format_bytes;
 use crate::failure::Failure;
 use crate::output;
 
-/// Makes a store of the tensors of a safetensors file.
+/// Makes a store of the tensors of a model in safetensors files.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model file.
+    /// The model: its file, the index of its shards (*.safetensors.index.json), or a directory with
+    /// model.safetensors.index.json or model.safetensors.
     model: PathBuf,
     /// The store's directory, which must hold none yet; more than once for more drives.
     #[arg(long, value_name = "DIR", required = true)]
@@ -22,7 +23,7 @@ pub struct Args {
 /// Does it.
 ///
 /// # Errors
-/// When the file is no safetensors file, or the store cannot be made.
+/// When the model is not whole or not in safetensors files, or the store cannot be made.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let io = hoist_io::Config::default();
     let store = import_safetensors(&args.model, &opened::config(&args.store), &io, &opened::slab()?)

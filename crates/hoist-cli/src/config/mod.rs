@@ -125,9 +125,9 @@ pub struct Placement {
 pub enum Model {
     /// A training step over GPT-2 shapes.
     Gpt2(Gpt2),
-    /// Forward passes over a model file.
+    /// Forward passes over a model's files.
     Safetensors {
-        /// The model file.
+        /// The model's file, the index of its shards, or their directory.
         #[serde(rename = "safetensors")]
         path: PathBuf,
     },

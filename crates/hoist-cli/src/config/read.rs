@@ -115,12 +115,13 @@ fn io_ratio(reader: &mut Reader<'_>) -> f64 {
 
 /// Which model: a missing `model.kind` follows from the other keys.
 fn model(reader: &mut Reader<'_>) -> Option<Model> {
-    let path = reader.read("model.safetensors", "the path of a .safetensors file", |value| {
+    let right = "the path of a .safetensors file, of the index of several, or of their directory";
+    let path = reader.read("model.safetensors", right, |value| {
         value.as_str().filter(|text| !text.is_empty()).map(PathBuf::from)
     });
-    if let Some(path) = path.as_ref().filter(|path| !path.is_file()) {
-        let what = format!("there is no file \"{}\"", path.display());
-        reader.problem("model.safetensors", what, "would be right: the path of a .safetensors file");
+    if let Some(path) = path.as_ref().filter(|path| !path.is_file() && !path.is_dir()) {
+        let what = format!("there is no file or directory \"{}\"", path.display());
+        reader.problem("model.safetensors", what, format!("would be right: {right}"));
         // Which model was meant is not known, so its other keys are not judged.
         reader.allow(&GPT2_KEYS);
         reader.allow(&["model.kind"]);

@@ -69,7 +69,7 @@ fn one_seed_has_many_contents_and_a_cast_its_masters() {
     let workload = gpt2(&SMALL, QUICKSTART, 1);
     let seed = |tensor: usize| match workload.origins[tensor] {
         Origin::Made { seed, .. } => seed,
-        Origin::File { .. } => panic!("tensor {tensor} is not in a file"),
+        Origin::File => panic!("tensor {tensor} is not in a file"),
     };
     assert_eq!(seed(0), seed(1));
     let different: std::collections::BTreeSet<u64> = (0..workload.tensors.len()).map(seed).collect();

@@ -32,11 +32,8 @@ pub enum Origin {
         /// What they are made from; a cast copy has its source's.
         seed: u64,
     },
-    /// A model file, from this byte of the file on; the same in every version.
-    File {
-        /// Byte of the file at which the tensor begins.
-        offset: u64,
-    },
+    /// The model's files; the same in every version.
+    File,
 }
 
 /// What a run does: tensors, and the accesses of a step.

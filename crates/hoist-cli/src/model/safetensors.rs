@@ -1,4 +1,4 @@
-//! Forward passes over a model file, layer by layer.
+//! Forward passes over a model's files, layer by layer.
 
 use std::time::Duration;
 
@@ -12,15 +12,13 @@ use super::{Budgets, Origin, Workload};
 /// Bytes that one checksum covers: pieces begin at multiples of it.
 const CHECKSUM_BYTES: u64 = 256 << 10;
 
-/// A tensor of a model file, as it was imported.
+/// A tensor of a model's files, as it was imported.
 #[derive(Debug, Clone)]
 pub struct FileTensor {
     /// What it was imported as.
     pub spec: TensorSpec,
     /// Its length.
     pub bytes: u64,
-    /// Where it begins in the file.
-    pub file_offset: u64,
 }
 
 /// The group that each tensor is imported with, from names and lengths: the layer, or a part of the layer where its
@@ -40,7 +38,7 @@ pub fn groups(tensors: &[(&str, u64)], budgets: Budgets) -> Vec<String> {
     groups
 }
 
-/// The step over the tensors of a model file: each layer's are read on the device. At first all are written through
+/// The step over the tensors of a model's files: each layer's are read on the device. At first all are written through
 /// the host.
 pub fn safetensors(tensors: &[FileTensor], budgets: Budgets) -> Workload {
     let limits = AccessLimits::new(budgets);
@@ -63,7 +61,7 @@ pub fn safetensors(tensors: &[FileTensor], budgets: Budgets) -> Workload {
     };
     Workload {
         tensors: tensors.iter().map(|tensor| tensor.spec.clone()).collect(),
-        origins: tensors.iter().map(|tensor| Origin::File { offset: tensor.file_offset }).collect(),
+        origins: vec![Origin::File; tensors.len()],
         initial: order(Mode::Overwrite, Phase::Optimizer, Tier::Host, limits.host_bytes),
         order: order(Mode::Read, Phase::Forward, Tier::Device, limits.device_bytes),
     }
@@ -145,7 +143,6 @@ mod tests {
                     group,
                 },
                 bytes,
-                file_offset: 0,
             })
             .collect();
         let workload = safetensors(&tensors, budgets);

@@ -14,7 +14,7 @@ pub(crate) const LENGTH_BYTES: u64 = 8;
 
 /// What a header says, checked against the file's length.
 pub(crate) struct Header {
-    /// In order of their bytes in the file.
+    /// The tensors as durable parameters, in order of their bytes in the file.
     pub specs: Vec<TensorSpec>,
     /// Where each tensor's bytes start in the file.
     pub offsets: Vec<u64>,
@@ -35,16 +35,6 @@ pub fn group_of(name: &str) -> &str {
         end += 1;
     }
     ""
-}
-
-/// The tensors of a safetensors file as durable parameters, in order of their bytes in the file.
-///
-/// # Errors
-/// [`Error::File`], [`Error::Safetensors`].
-pub fn read_specs(path: &Path) -> Result<Vec<TensorSpec>, Error> {
-    let file =
-        File::open(path).map_err(|source| Error::File { doing: "opening", path: path.to_owned(), source })?;
-    Ok(read(&file, path)?.specs)
 }
 
 /// Reads and checks the header of `file`.
