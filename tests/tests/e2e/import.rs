@@ -75,7 +75,7 @@ fn a_store_is_never_overwritten() {
 }
 
 /// Where the segments of a store have these bytes. Extents begin at multiples of 4096.
-fn find(store: &Path, wanted: &[u8]) -> (PathBuf, u64) {
+pub fn find(store: &Path, wanted: &[u8]) -> (PathBuf, u64) {
     let place = std::fs::read_dir(store.join("data")).unwrap().find_map(|entry| {
         let segment = entry.unwrap().path();
         let bytes = std::fs::read(&segment).unwrap();
@@ -86,7 +86,7 @@ fn find(store: &Path, wanted: &[u8]) -> (PathBuf, u64) {
 }
 
 /// Changes one bit.
-fn flip(segment: &Path, at: u64) {
+pub fn flip(segment: &Path, at: u64) {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(segment).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();

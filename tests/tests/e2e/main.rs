@@ -12,4 +12,5 @@ mod io;
 mod model;
 mod real;
 mod shards;
+mod snapshots;
 mod tune;

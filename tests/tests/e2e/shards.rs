@@ -55,7 +55,7 @@ fn an_engine_imports_shards() {
         let found: Vec<u8> = lease.parts(0).flatten().copied().collect();
         assert!(found == model::bytes_of(name, bytes), "{name} has other bytes");
         drop(lease);
-        engine.commit_step().unwrap().wait().unwrap();
+        engine.commit_step(&hoist::Scalars::default()).unwrap().wait().unwrap();
     }
     engine.close().unwrap();
 }
