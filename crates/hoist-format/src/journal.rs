@@ -82,7 +82,7 @@ pub fn read_journal(bytes: &[u8], mut visit: impl FnMut(Batch)) -> (Result<(), E
     }
     for at in (tail.bytes..bytes.len()).step_by(JOURNAL_ALIGN_BYTES) {
         if let Ok(frame) = frame::read_frame(&bytes[at..]) {
-            tail.newest_seen = tail.newest_seen.max(Some(frame.batch));
+            tail.newest_seen = tail.newest_seen.max(Some(frame.batch.number));
         }
     }
     (checked, tail)
@@ -92,14 +92,14 @@ pub fn read_journal(bytes: &[u8], mut visit: impl FnMut(Batch)) -> (Result<(), E
 fn read_batch(bytes: &[u8], start: usize, last: Option<u64>) -> Option<(Batch, usize)> {
     let mut at = start;
     let mut batch = Batch { number: 0, records: Vec::new(), epoch: EpochRecord::default() };
+    let mut id = None;
     loop {
         let frame = frame::read_frame(bytes.get(at..)?).ok()?;
         at += frame::FRAME_HEAD_BYTES + frame.payload.len();
-        if batch.records.is_empty() && frame.number == 0 {
-            batch.number = frame.batch;
-        }
-        let consecutive = last.is_none_or(|last| last.checked_add(1) == Some(frame.batch));
-        if frame.batch != batch.number || frame.number as usize != batch.records.len() || !consecutive {
+        let first = *id.get_or_insert(frame.batch);
+        batch.number = first.number;
+        let consecutive = last.is_none_or(|last| last.checked_add(1) == Some(first.number));
+        if frame.batch != first || frame.number as usize != batch.records.len() || !consecutive {
             return None;
         }
         let record = codec::decode(frame.payload).ok()?;

@@ -17,7 +17,7 @@ mod records;
 pub use checksum::{CHECKSUM_BYTES, blocks, checksum};
 pub use dtype::Dtype;
 pub use error::Error;
-pub use frame::{FRAME_HEAD_BYTES, RECORD_BYTES_MAX, encode_record};
+pub use frame::{BatchId, FRAME_HEAD_BYTES, RECORD_BYTES_MAX, encode_record};
 pub use journal::{Batch, FORMAT_VERSION, JOURNAL_ALIGN_BYTES, Tail, pad_batch, preamble, read_journal};
 pub use records::{
     Class, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord, SnapshotRecord,

@@ -7,8 +7,8 @@ use crate::location::Locations;
 use crate::ranges::Ranges;
 use crate::{Error, Life, RunId, RunInfo, Span, TensorInfo};
 use hoist_format::{
-    CHECKSUM_BYTES, EpochRecord, Header, Lifetime, NoteRecord, Record, RunRecord, SnapshotRecord, SpanRecord,
-    TensorRecord, blocks, encode_record, pad_batch,
+    BatchId, CHECKSUM_BYTES, EpochRecord, Header, Lifetime, NoteRecord, Record, RunRecord, SnapshotRecord,
+    SpanRecord, TensorRecord, blocks, encode_record, pad_batch,
 };
 
 /// Tensors or runs per record: with the longest names and most dimensions (`bundle.rs`) it stays under 10 MiB, so
@@ -24,16 +24,17 @@ const SPAN_BYTES_MAX: u64 = 1 << 30;
 /// Builds the bytes of one batch.
 pub(crate) struct BatchWriter {
     bytes: Vec<u8>,
-    batch: u64,
+    batch: BatchId,
     number: u32,
     spans: Vec<SpanRecord>,
     spans_bytes: usize,
 }
 
 impl BatchWriter {
-    /// Batch `batch`, behind what `bytes` holds.
-    pub fn new(bytes: Vec<u8>, batch: u64) -> BatchWriter {
-        BatchWriter { bytes, batch, number: 0, spans: Vec::new(), spans_bytes: 0 }
+    /// Batch `number`, behind what `bytes` holds: an attempt of its own.
+    pub fn new(bytes: Vec<u8>, number: u64) -> Result<BatchWriter, Error> {
+        let batch = BatchId { number, attempt: u64::from_le_bytes(random()?) };
+        Ok(BatchWriter { bytes, batch, number: 0, spans: Vec::new(), spans_bytes: 0 })
     }
 
     fn push(&mut self, record: &Record) -> Result<(), Error> {
@@ -74,7 +75,7 @@ impl BatchWriter {
 
     /// What this batch changes: the bytes that `ranges` of a run have now, and those that they have not any more.
     pub fn push_changed(&mut self, contents: &Contents, run: RunId, ranges: &Ranges) -> Result<(), Error> {
-        let life = Lifetime { born: self.batch, died: None };
+        let life = Lifetime { born: self.batch.number, died: None };
         for (from, to) in ranges.iter() {
             let mut at = from;
             for (start, end, _) in contents.bytes[run.0 as usize].locations.stretches(from, to) {
@@ -183,6 +184,15 @@ fn tensor_record(layout: &Layout, tensor: &TensorInfo) -> TensorRecord {
     }
 }
 
+/// A number that nothing else has.
+pub(crate) fn random<const BYTES: usize>() -> Result<[u8; BYTES], Error> {
+    let mut bytes = [0; BYTES];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|errno| {
+        Error::File { doing: "reading", path: "/dev/urandom".into(), source: errno.into() }
+    })?;
+    Ok(bytes)
+}
+
 /// The parts of a range that have a record each.
 fn record_spans(from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
     (from..to).step_by(SPAN_BYTES_MAX as usize).map(move |start| (start, to.min(start + SPAN_BYTES_MAX)))
@@ -202,7 +212,7 @@ impl Image<'_> {
     /// A whole journal: preamble and one batch.
     pub fn encode(&self, header: Header) -> Result<Vec<u8>, Error> {
         let Image { contents, history, epoch, batch } = self;
-        let mut writer = BatchWriter::new(hoist_format::preamble(), *batch);
+        let mut writer = BatchWriter::new(hoist_format::preamble(), *batch)?;
         writer.push_creation(header, &contents.layout)?;
         for (name, epoch) in history.snapshots() {
             writer.push_snapshot(name, epoch)?;

@@ -256,7 +256,7 @@ impl Store {
 
     /// The batch as it is appended.
     fn batch_bytes(&self, commit: &Commit) -> Result<Vec<u8>, Error> {
-        let mut batch = BatchWriter::new(Vec::new(), commit.batch);
+        let mut batch = BatchWriter::new(Vec::new(), commit.batch)?;
         if let Some(deleted) = &commit.deleted {
             batch.push_deleted(deleted.name())?;
         }

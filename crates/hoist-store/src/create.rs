@@ -1,6 +1,6 @@
 //! Creating a store.
 
-use crate::batch::Image;
+use crate::batch::{Image, random};
 use crate::blocking_io::Switch;
 use crate::bundle::Layout;
 use crate::contents::Contents;
@@ -82,14 +82,8 @@ fn fill(
         journal::open_files(directory)?;
         directory.io.file(FileOp::SyncDir { path: directory.path.clone() })?;
     }
-    let mut id = [0; 16];
-    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty()).map_err(|errno| Error::File {
-        doing: "reading",
-        path: "/dev/urandom".into(),
-        source: errno.into(),
-    })?;
     let header = Header {
-        store: StoreId(u128::from_le_bytes(id)),
+        store: StoreId(u128::from_le_bytes(random()?)),
         directories: config.nvme_path.iter().map(|path| path.display().to_string()).collect(),
         directory: 0,
         segments: sizes,
