@@ -1,0 +1,158 @@
+//! What is done with a store until it ends.
+
+use crate::common::*;
+use crate::machine::{End, Machine};
+use crate::model::{DURABLE, SCRATCH};
+use hoist_io::Operation;
+use hoist_store::*;
+
+/// Bytes of a note of which a journal has room for two or three: it is written anew soon.
+const LARGE_NOTE: u64 = 400_000;
+
+impl Machine {
+    /// One random thing.
+    pub fn step(&mut self) -> Result<(), End> {
+        match self.random.below(16) {
+            0..8 => self.write_some(),
+            8 => self.set_note(),
+            9 => self.write_scratch(),
+            10..14 => {
+                self.begin_commit()?;
+                if self.random.one_in(2) { self.end_commit().map(drop) } else { Ok(()) }
+            }
+            14 => self.fail_commit(),
+            _ if self.random.one_in(4) => Err(End::Killed),
+            _ => {
+                self.end_commit()?;
+                self.roll_back()
+            }
+        }
+    }
+
+    /// Several writes at once, of spans apart.
+    fn write_some(&mut self) -> Result<(), End> {
+        for _ in 0..1 + self.random.below(3) {
+            let run = DURABLE[self.random.below(DURABLE.len() as u64) as usize];
+            let whole = self.store().whole(run);
+            let first = self.random.below(whole.bytes.div_ceil(BLOCK)) * BLOCK;
+            let bytes = (1 + self.random.below(6)) * BLOCK;
+            let span = Span { offset: first, bytes: bytes.min(whole.bytes - first), ..whole };
+            let seed = self.next_seed();
+            match self.store().start_write(span, seed) {
+                Ok(id) => drop(self.writes.insert(id, (span, seed))),
+                Err(Error::Busy { .. }) => {}
+                // Three versions do not fit, nor two where a drive is given up: the epoch goes without it.
+                Err(Error::NoSpace { .. }) => self.end_commit().map(drop)?,
+                Err(error) => self.expect_cut(&error)?,
+            }
+        }
+        self.end_writes()
+    }
+
+    fn write_scratch(&mut self) -> Result<(), End> {
+        let (span, seed) = (self.store().whole(SCRATCH), self.next_seed());
+        match self.store().start_write(span, seed) {
+            Ok(id) => drop(self.writes.insert(id, (span, seed))),
+            Err(Error::NoSpace { .. }) => {}
+            Err(error) => self.expect_cut(&error)?,
+        }
+        self.end_writes()
+    }
+
+    fn set_note(&mut self) -> Result<(), End> {
+        let bytes = if self.random.one_in(2) { LARGE_NOTE } else { 10 };
+        let (key, seed) = (format!("note.{}", self.random.below(2)), self.next_seed());
+        let bytes = vec![seed as u8; bytes as usize];
+        self.model().newest.notes.insert(key.clone(), bytes.clone());
+        self.store().store.set_note(&key, bytes).unwrap();
+        Ok(())
+    }
+
+    fn roll_back(&mut self) -> Result<(), End> {
+        match self.store().store.rollback() {
+            Ok(()) => self.model().roll_back(),
+            Err(error) => self.expect_cut(&error)?,
+        }
+        Ok(())
+    }
+
+    fn begin_commit(&mut self) -> Result<(), End> {
+        self.end_commit()?;
+        match self.store().store.commit() {
+            Ok(epoch) => self.model().begin_commit(epoch),
+            Err(error) => self.expect_cut(&error)?,
+        }
+        Ok(())
+    }
+
+    /// A commit on drives that fail, one or all of them. Rolled back, or the process is killed first.
+    fn fail_commit(&mut self) -> Result<(), End> {
+        self.end_commit()?;
+        let (operation, file) = match self.random.below(3) {
+            0 => (Operation::Sync, ".seg"),
+            1 => (Operation::Write, ".journal"),
+            _ => (Operation::Sync, ".journal"),
+        };
+        let folder = if file == ".seg" { "data" } else { "manifest" };
+        let first = format!("{}/{folder}", self.path(0));
+        self.power.fail(operation, if self.random.one_in(3) { &first } else { file });
+        self.begin_commit()?;
+        if !self.end_commit()? {
+            if self.random.one_in(3) {
+                // It may be that nothing is to be taken back.
+                let _ = self.store().store.rollback();
+                self.write_scratch()?;
+            }
+            if self.random.one_in(4) {
+                return Err(End::Killed);
+            }
+            self.power.mend();
+            self.roll_back()?;
+        }
+        self.power.mend();
+        Ok(())
+    }
+
+    fn end_writes(&mut self) -> Result<(), End> {
+        while !self.writes.is_empty() {
+            self.event()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the commit under way, if any, is durable.
+    fn end_commit(&mut self) -> Result<bool, End> {
+        self.end_writes()?;
+        while self.model().under_way.is_some() {
+            if !self.event()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What comes next. `false`: a commit that failed while the power was on.
+    fn event(&mut self) -> Result<bool, End> {
+        match self.store().any_event() {
+            StoreEvent::Written { id, result, .. } => {
+                let (span, seed) = self.writes.remove(&id).unwrap();
+                match result {
+                    Ok(()) if span.run.0 == SCRATCH => {}
+                    Ok(()) => self.model().write(span, seed),
+                    Err(error) => self.expect_cut(&error)?,
+                }
+            }
+            StoreEvent::Committed { epoch, result: Ok(()) } => self.model().committed(epoch),
+            StoreEvent::Committed { .. } if self.power.is_on() => return Ok(false),
+            StoreEvent::Committed { .. } => return Err(End::Cut),
+            event => panic!("{event:?}"),
+        }
+        Ok(true)
+    }
+
+    /// Nothing fails while the power is on but what a test makes fail.
+    fn expect_cut(&self, error: &Error) -> Result<(), End> {
+        assert!(!self.power.is_on(), "{error}");
+        Err(End::Cut)
+    }
+}
