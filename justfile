@@ -51,6 +51,12 @@ miri:
     PROPTEST_CASES=2 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --target-dir {{ target }}/miri \
         -p hoist-plan --lib
 
+# More of what `cargo test` does for seconds: power cuts from that many seeds, kills of a trainer. What fails
+# says how it is repeated.
+crash seeds="2000" kills="250":
+    HOIST_SEEDS={{ seeds }} cargo test -p hoist-store --test crash
+    HOIST_KILLS={{ kills }} cargo test -p hoist-tests --test kill
+
 # The documentation of all crates; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
