@@ -51,10 +51,11 @@ miri:
     PROPTEST_CASES=2 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --target-dir {{ target }}/miri \
         -p hoist-plan --lib
 
-# More of what `cargo test` does for seconds: power cuts from that many seeds, kills of a trainer. What fails
-# says how it is repeated.
+# What fails says how it is repeated; more seeds and kills are arguments.
+# Thousands of power cuts, 500 kills of a trainer, each byte of a manifest flipped: half an hour on two cores.
 crash seeds="2000" kills="250":
     HOIST_SEEDS={{ seeds }} cargo test -p hoist-store --test crash
+    HOIST_FLIPS=all cargo test -p hoist-store --test flips
     HOIST_KILLS={{ kills }} cargo test -p hoist-tests --test kill
 
 # The documentation of all crates; a broken link is an error.
