@@ -5,6 +5,9 @@
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 host := `rustc --print host-tuple`
 
+# A workspace of its own, as it needs another toolchain.
+fuzz := justfile_directory() / "crates/hoist-format/fuzz"
+
 # Lists the recipes.
 default:
     @just --list
@@ -57,6 +60,17 @@ crash seeds="2000" kills="250":
     HOIST_SEEDS={{ seeds }} cargo test -p hoist-store --test crash
     HOIST_FLIPS=all cargo test -p hoist-store --test flips
     HOIST_KILLS={{ kills }} cargo test -p hoist-tests --test kill
+
+# Needs rustup's nightly and a C++ compiler for libFuzzer; the flags are those of cargo-fuzz. What it finds it writes to
+# `fuzz/crash-…` where cargo builds; that file as the argument runs it again.
+# libFuzzer on the journal's decoder for a minute, or as long as is said.
+fuzz *arguments="-max_total_time=60":
+    cargo run -q --manifest-path {{ fuzz }}/Cargo.toml --target-dir {{ target }}/fuzz --bin seeds {{ target }}/fuzz/corpus
+    RUSTFLAGS="-Zsanitizer=address --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+        -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+        -Cllvm-args=-sanitizer-coverage-trace-compares" cargo +nightly run -q --release --target {{ host }} \
+        --manifest-path {{ fuzz }}/Cargo.toml --target-dir {{ target }}/fuzz --bin journal -- \
+        -artifact_prefix={{ target }}/fuzz/ -malloc_limit_mb=64 -max_len=16384 {{ arguments }} {{ target }}/fuzz/corpus
 
 # The documentation of all crates; a broken link is an error.
 doc:
