@@ -6,15 +6,16 @@ use crate::model::{DURABLE, SCRATCH};
 use hoist_io::Operation;
 use hoist_store::*;
 
-/// Bytes of a note of which a journal has room for two or three: it is written anew soon.
-const LARGE_NOTE: u64 = 400_000;
+/// Bytes of notes: records that end in their first block, that can be torn in the middle, and of which a journal has room for
+/// two or three, so that it is written anew soon.
+const NOTES_BYTES: [usize; 4] = [700, 6_000, 30_000, 400_000];
 
 impl Machine {
     /// One random thing.
     pub fn step(&mut self) -> Result<(), End> {
         match self.random.below(16) {
-            0..8 => self.write_some(),
-            8 => self.set_note(),
+            0..7 => self.write_some(),
+            7..9 => self.set_notes(),
             9 => self.write_scratch(),
             10..14 => {
                 self.begin_commit()?;
@@ -59,12 +60,14 @@ impl Machine {
         self.end_writes()
     }
 
-    fn set_note(&mut self) -> Result<(), End> {
-        let bytes = if self.random.one_in(2) { LARGE_NOTE } else { 10 };
-        let (key, seed) = (format!("note.{}", self.random.below(2)), self.next_seed());
-        let bytes = vec![seed as u8; bytes as usize];
-        self.model().newest.notes.insert(key.clone(), bytes.clone());
-        self.store().store.set_note(&key, bytes).unwrap();
+    /// Two notes: a small one, whose record comes first, so that one that is torn behind it shows.
+    fn set_notes(&mut self) -> Result<(), End> {
+        let large = NOTES_BYTES[self.random.below(NOTES_BYTES.len() as u64) as usize];
+        for (key, bytes) in [("first", 10), ("second", large)] {
+            let bytes = vec![self.next_seed() as u8; bytes];
+            self.model().newest.notes.insert(key.to_owned(), bytes.clone());
+            self.store().store.set_note(key, bytes).unwrap();
+        }
         Ok(())
     }
 
