@@ -14,7 +14,9 @@ libfuzzer_sys::fuzz_target!(|packed: &[u8]| {
         last = Some(batch.number);
         let end = Record::Epoch(batch.number);
         let frames = batch.records.iter().chain([&end]).zip(0..);
-        frames.for_each(|(record, number)| encode_record(batch.number, number, record, &mut again).expect("it was read"));
+        frames.for_each(|(record, number)| {
+            encode_record(batch.number, number, record, &mut again).expect("it was read")
+        });
         pad_batch(&mut again);
     });
     assert_eq!(checked, Ok(()));
