@@ -81,6 +81,10 @@ fn what_was_synced_stays_and_the_rest_is_kept_lost_or_torn() {
             panic!("a buffer comes back")
         };
         assert!(read.iter().all(|byte| *byte == 3), "before the cut all is as it was written");
+        assert!(
+            run(&mut backend, request(Transfer::Sync(FileId(9)), None)).result.is_err(),
+            "it is not open"
+        );
         power.cut();
         assert!(run(&mut backend, write_of(files[0], 4)).result.is_err());
         assert!(run(&mut backend, request(Transfer::Sync(files[1]), None)).result.is_err());

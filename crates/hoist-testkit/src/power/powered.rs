@@ -178,8 +178,10 @@ impl State {
 impl Backend for Powered {
     fn push(&mut self, request: Request) {
         match self.begin(&request) {
-            // The files have its bytes; how long a drive takes for more is of no interest here.
-            Ok(true) if matches!(request.transfer, Transfer::Sync(_)) => self.finish(request, Ok(())),
+            // The files have its bytes, and what a real sync adds is not what is modelled.
+            Ok(true) if matches!(self.begun.get(&request.id), Some(Begun::Sync(..))) => {
+                self.finish(request, Ok(()));
+            }
             Ok(true) => self.inner.push(request),
             Ok(false) => {
                 let refusal = self.refusal(&request.transfer, &request.ranges);
