@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use hoist_format::{Note, Record, encode_record};
+use hoist_format::{Lifetime, NoteRecord, Record, encode_record};
 use hoist_io::{Backend, BackendChoice, IoThread};
 use hoist_memory::Slab;
 use hoist_store::*;
@@ -55,7 +55,12 @@ impl Small {
         let path = journal(small.directory.path());
         let mut bytes = std::fs::read(&path).unwrap();
         let end = (1 + bytes.chunks(JOURNAL_BLOCK).rposition(|block| block[0] != 0).unwrap()) * JOURNAL_BLOCK;
-        let (mut torn, note) = (Vec::new(), Note { key: "torn".to_owned(), bytes: vec![4] });
+        let note = NoteRecord {
+            key: "torn".to_owned(),
+            bytes: Some(vec![4]),
+            life: Lifetime { born: 4, died: None },
+        };
+        let mut torn = Vec::new();
         encode_record(4, 0, &Record::Note(note), &mut torn).unwrap();
         bytes[end..end + torn.len()].copy_from_slice(&torn);
         std::fs::write(&path, bytes).unwrap();

@@ -3,7 +3,7 @@
 use crate::child::say;
 use crate::history::{self, History};
 use hoist::{
-    Class, Commit, Config, Dtype, Engine, Lease, Life, Mode, Order, TensorId, TensorSpec, TensorUse,
+    Class, Commit, Config, Dtype, Engine, Lease, Life, Mode, Order, Scalars, TensorId, TensorSpec, TensorUse,
 };
 use hoist_testkit::Random;
 use std::collections::HashMap;
@@ -74,8 +74,9 @@ fn check(lease: &Lease, history: &History, piece: &TensorUse, epoch: u64) {
 /// Opens the store as a run has left it, and checks all of it. The epoch.
 pub fn open_and_check(history: &mut History) -> u64 {
     let engine = Engine::open(config(history)).unwrap();
-    let epoch = engine.epoch();
+    let epoch = engine.opened_at().number;
     history.push(epoch);
+    assert_eq!(engine.opened_at().scalars, Scalars::step(epoch), "what epoch {epoch} says of itself");
     let notes = (epoch > 0).then(|| (NOTE.to_owned(), history.note(epoch)));
     assert_eq!(engine.notes(), notes.into_iter().collect::<Vec<_>>(), "the notes of epoch {epoch}");
     if epoch > 0 {
@@ -96,16 +97,16 @@ type Versions = HashMap<(TensorId, u64), u64>;
 /// Trains until it is killed.
 pub fn train(history: &History) -> ! {
     let engine = Engine::open(config(history)).unwrap();
-    say("opened", engine.epoch());
+    say("opened", engine.opened_at().number);
     let (first, others) = history::orders(&engine);
     let declare = |order: &Order| (order.clone(), engine.declare(order.clone()).unwrap());
     let (first, others) = (declare(&first), others.iter().map(declare).collect::<Vec<_>>());
-    let newest = |piece: &TensorUse| History::version(&engine, piece, engine.epoch());
+    let newest = |piece: &TensorUse| History::version(&engine, piece, engine.opened_at().number);
     let pieces = first.0.accesses.iter().map(|access| &access.uses[0]);
     let mut versions: Versions =
         pieces.map(|piece| ((piece.tensor, piece.bytes.start), newest(piece))).collect();
     let mut under_way: Option<Commit> = None;
-    for epoch in engine.epoch() + 1.. {
+    for epoch in engine.opened_at().number + 1.. {
         let (order, id) = if epoch == 1 { &first } else { &others[epoch as usize % others.len()] };
         engine.begin_step(*id).unwrap();
         step(&engine, history, order, epoch, &mut versions);
@@ -114,7 +115,7 @@ pub fn train(history: &History) -> ! {
             say("durable", commit.wait().unwrap());
         }
         say("begun", epoch);
-        let commit = engine.commit_step().unwrap();
+        let commit = engine.commit_step(&Scalars::step(epoch)).unwrap();
         // Every other commit runs beside the next step.
         if epoch.is_multiple_of(2) {
             say("durable", commit.wait().unwrap());

@@ -1,8 +1,8 @@
 //! Writes journals to begin with, packed, to the folder that is its argument.
 
 use hoist_format::{
-    Class, Dtype, Extent, Header, LifeKind, Note, Record, RunRecord, SpanRecord, StoreId, TensorRecord,
-    encode_record,
+    Class, Dtype, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,
+    SnapshotRecord, SpanRecord, StoreId, TensorRecord, encode_record,
 };
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ fn main() -> std::io::Result<()> {
         for number in 0..batches {
             let mut bytes = Vec::new();
             let records = if number == 0 { creation() } else { changes() };
-            for (record, place) in records.iter().chain([&Record::Epoch(number)]).zip(0..) {
+            for (record, place) in records.iter().chain([&Record::Epoch(epoch(number))]).zip(0..) {
                 encode_record(number, place, record, &mut bytes).expect("a small record");
             }
             packed.extend((bytes.len() as u16).to_le_bytes());
@@ -52,6 +52,15 @@ fn creation() -> Vec<Record> {
 
 fn changes() -> Vec<Record> {
     let extents = vec![Extent { segment: 2, offset: 4096, bytes: 1 << 18 }];
-    let span = SpanRecord { run: 0, offset: 0, extents, checksums: vec![7] };
-    vec![Record::Spans(vec![span]), Record::Note(Note { key: "step".to_owned(), bytes: vec![1, 2, 3] })]
+    let life = Lifetime { born: 1, died: None };
+    let span = SpanRecord { run: 0, offset: 0, bytes: 1 << 18, extents, checksums: vec![7], life };
+    let note = NoteRecord { key: "step".to_owned(), bytes: Some(vec![1, 2, 3]), life };
+    let snapshot = SnapshotRecord { name: "kept".to_owned(), epoch: epoch(1) };
+    let deleted = Record::SnapshotDeleted("kept".to_owned());
+    vec![Record::Spans(vec![span]), Record::Note(note), Record::Snapshot(snapshot), deleted]
+}
+
+fn epoch(number: u64) -> EpochRecord {
+    let scalars = vec![("loss".to_owned(), vec![1, 2])];
+    EpochRecord { number, batch: number, time_s: 1 << 30, step: number, scalars }
 }

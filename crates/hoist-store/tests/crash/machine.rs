@@ -1,7 +1,7 @@
 //! A machine whose power is cut, with a store that is written to.
 
 use crate::common::*;
-use crate::model::{DURABLE, Model, assert_is, tensors};
+use crate::model::{DURABLE, Model, assert_is, assert_space, tensors};
 use hoist_io::{Backend, BackendChoice, IoThread};
 use hoist_memory::Slab;
 use hoist_store::*;
@@ -42,6 +42,7 @@ impl Machine {
     pub fn new(seed: u64, directories: usize, slab: &Arc<Slab>) -> Machine {
         let folders: Vec<_> = (0..directories).map(|_| tempdir().unwrap()).collect();
         let config = config(&folders.iter().map(TempDir::path).collect::<Vec<_>>());
+        let config = Config { snapshots: 1, ..config };
         let (power, random) = (Power::new(), Random::new(seed));
         let (store, model, writes) = (None, None, BTreeMap::new());
         Machine {
@@ -104,8 +105,7 @@ impl Machine {
             self.restore();
         };
         self.power.cut_after(u64::MAX);
-        self.model().opened(store.store.epoch());
-        assert_is(&mut store, &self.model().newest);
+        self.found(&mut store);
         self.store = Some(store);
     }
 
@@ -151,26 +151,39 @@ impl Machine {
         }
     }
 
-    /// On ordinary drives the store can be written, committed and opened again.
+    /// The store was opened, as it must be.
+    fn found(&mut self, store: &mut Driver) {
+        self.model().opened(&store.store);
+        assert_is(store, &self.model().durable.newest);
+        assert_space(store, &self.model().durable);
+    }
+
+    /// On ordinary drives the store has all its snapshots, and can be written, committed and opened again.
     pub fn finish(&mut self) {
         self.store = None;
         self.restore();
         let mut store = Driver::open(&self.config, &self.slab).unwrap();
-        self.model().opened(store.store.epoch());
-        assert_is(&mut store, &self.model().newest);
+        self.found(&mut store);
+        for (name, epoch) in self.model().durable.snapshots.clone() {
+            drop(store);
+            let config = Config { snapshot: Some(name.clone()), ..self.config.clone() };
+            assert_is(&mut Driver::open(&config, &self.slab).unwrap(), &epoch);
+            store = Driver::open(&self.config, &self.slab).unwrap();
+            store.store.delete_snapshot(&name).unwrap();
+            assert!(matches!(store.any_event(), StoreEvent::Recorded { result: Ok(()) }));
+        }
+        self.model().durable.snapshots.clear();
         for run in DURABLE {
             let (span, seed) = (store.whole(run), self.next_seed());
             store.write(span, seed).unwrap();
             self.model().write(span, seed);
         }
-        store.store.set_note("end", vec![1]).unwrap();
-        self.model().newest.notes.insert("end".to_owned(), vec![1]);
+        self.model().newest.step = 0;
         let epoch = store.commit();
         self.model().begin_commit(epoch);
-        self.model().committed(epoch);
+        self.model().committed();
         store.store.close().unwrap();
         let mut store = Driver::open(&self.config, &self.slab).unwrap();
-        assert_eq!(store.store.epoch(), epoch);
-        assert_is(&mut store, &self.model().newest);
+        self.found(&mut store);
     }
 }

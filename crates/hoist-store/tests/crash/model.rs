@@ -2,21 +2,32 @@
 
 use crate::common::*;
 use hoist_store::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The seed of every block of every durable run, none where it was never written; and the notes.
+/// The seed of every block of every durable run, none where it was never written; the notes; and the trainer's step.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
     pub seeds: Vec<Vec<Option<u64>>>,
     pub notes: BTreeMap<String, Vec<u8>>,
+    pub step: u64,
+}
+
+/// An epoch and its number.
+pub type Epoch = (u64, Table);
+
+/// What a store holds: its newest epoch, and those that it keeps under names.
+#[derive(Clone)]
+pub struct Held {
+    pub newest: Epoch,
+    pub snapshots: BTreeMap<String, Epoch>,
 }
 
 /// What may be found.
 pub struct Model {
-    /// The last epoch that was told to be durable.
-    pub durable: (u64, Table),
-    /// The one whose commit has begun, and was not told to be over, or failed and is not rolled back.
-    pub under_way: Option<(u64, Table)>,
+    /// What was told to be durable.
+    pub durable: Held,
+    /// What the commit makes of it that has begun, and was not told to be over, or failed and is not rolled back.
+    pub under_way: Option<Held>,
     /// With what belongs to the next epoch.
     pub newest: Table,
 }
@@ -40,8 +51,9 @@ impl Model {
     /// A new store.
     pub fn new(store: &Store) -> Model {
         let none = |run: &u32| vec![None; blocks(store.runs()[*run as usize].bytes)];
-        let table = Table { seeds: DURABLE.iter().map(none).collect(), notes: BTreeMap::new() };
-        Model { durable: (0, table.clone()), under_way: None, newest: table }
+        let newest = Table { seeds: DURABLE.iter().map(none).collect(), ..Table::default() };
+        let durable = Held { newest: (0, newest.clone()), snapshots: BTreeMap::new() };
+        Model { durable, under_way: None, newest }
     }
 
     pub fn write(&mut self, span: Span, seed: u64) {
@@ -51,38 +63,50 @@ impl Model {
 
     /// The commit of what is newest begins.
     pub fn begin_commit(&mut self, epoch: u64) {
-        assert_eq!(epoch, self.durable.0 + 1);
-        self.under_way = Some((epoch, self.newest.clone()));
+        assert_eq!(epoch, self.durable.newest.0 + 1);
+        self.under_way = Some(Held { newest: (epoch, self.newest.clone()), ..self.durable.clone() });
     }
 
     /// It was told that the commit under way is durable.
-    pub fn committed(&mut self, epoch: u64) {
-        let durable = self.under_way.take().unwrap();
-        assert_eq!(epoch, durable.0);
-        self.durable = durable;
+    pub fn committed(&mut self) {
+        self.durable = self.under_way.take().unwrap();
     }
 
     /// Back to the durable epoch, by a rollback.
     pub fn roll_back(&mut self) {
         self.under_way = None;
-        self.newest = self.durable.1.clone();
+        self.newest = self.durable.newest.1.clone();
     }
 
-    /// The store was opened at an epoch: one of the two that it may be.
-    pub fn opened(&mut self, epoch: u64) {
-        if let Some(under_way) = self.under_way.take().filter(|(under_way, _)| *under_way == epoch) {
+    /// The store was opened: it is one of the two that it may be.
+    pub fn opened(&mut self, store: &Store) {
+        if let Some(under_way) = self.under_way.take().filter(|under_way| under_way.is_at(store)) {
             self.durable = under_way;
         }
-        assert_eq!(epoch, self.durable.0, "opened at another epoch than the durable one or that under way");
-        self.newest = self.durable.1.clone();
+        let found = store.snapshots().map(|(name, epoch)| (name, epoch.number)).collect::<Vec<_>>();
+        assert!(
+            self.durable.is_at(store),
+            "opened at epoch {} with {found:?}, and neither it nor that under way is durable: {}",
+            store.epoch(),
+            self.durable.newest.0
+        );
+        self.newest = self.durable.newest.1.clone();
     }
 }
 
-/// Every byte, every checksum, every note, and all space that nothing uses.
-pub fn assert_is(store: &mut Driver, table: &Table) {
+impl Held {
+    /// Whether it is this that the store says it has.
+    fn is_at(&self, store: &Store) -> bool {
+        let kept = self.snapshots.iter().map(|(name, (epoch, _))| (name.as_str(), *epoch));
+        store.epoch() == self.newest.0 && store.snapshots().map(|(name, epoch)| (name, epoch.number)).eq(kept)
+    }
+}
+
+/// Every byte, every checksum, every note.
+pub fn assert_is(store: &mut Driver, (epoch, table): &Epoch) {
+    assert_eq!((store.store.epoch(), store.store.newest().scalars), (*epoch, Scalars::step(table.step)));
     let notes = store.store.notes().map(|(key, bytes)| (key.to_owned(), bytes.to_vec()));
     assert!(notes.collect::<BTreeMap<_, _>>() == table.notes, "the notes are of another epoch");
-    let mut used = 0;
     for (run, seeds) in DURABLE.into_iter().zip(&table.seeds) {
         let whole = store.whole(run);
         for (block, seed) in seeds.iter().enumerate() {
@@ -91,9 +115,20 @@ pub fn assert_is(store: &mut Driver, table: &Table) {
                 Some(seed) => store.assert_holds(block, *seed),
                 None => assert!(!store.store.has_bytes(&block), "{block} was never written"),
             }
-            used += seed.map_or(0, |_| block.bytes.next_multiple_of(4096));
         }
     }
+}
+
+/// All space that no epoch uses is free, and no other: each block that was written lies in one place.
+pub fn assert_space(store: &Driver, held: &Held) {
+    let mut used = BTreeSet::new();
+    for (_, table) in held.snapshots.values().chain([&held.newest]) {
+        for (run, seeds) in DURABLE.into_iter().zip(&table.seeds) {
+            used.extend(seeds.iter().enumerate().filter_map(|(block, seed)| Some((run, block, (*seed)?))));
+        }
+    }
+    let block_of = |(run, block, _)| store.store.block(&store.whole(run), block);
+    let used: u64 = used.into_iter().map(|one| block_of(one).bytes.next_multiple_of(4096)).sum();
     let free: u64 = store.store.directories().map(|one| one.free_bytes).sum();
     let files = store.store.directories().flat_map(|one| std::fs::read_dir(one.path.join("data")).unwrap());
     let total: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();

@@ -15,7 +15,8 @@ impl Machine {
     pub fn step(&mut self) -> Result<(), End> {
         match self.random.below(16) {
             0..7 => self.write_some(),
-            7..9 => self.set_notes(),
+            7 => self.set_notes(),
+            8 => self.keep_epochs(),
             9 => self.write_scratch(),
             10..14 => {
                 self.begin_commit()?;
@@ -81,8 +82,40 @@ impl Machine {
 
     fn begin_commit(&mut self) -> Result<(), End> {
         self.end_commit()?;
-        match self.store().store.commit() {
-            Ok(epoch) => self.model().begin_commit(epoch),
+        let step = self.next_seed();
+        match self.store().store.commit(&Scalars::step(step)) {
+            Ok(epoch) => {
+                self.model().newest.step = step;
+                self.model().begin_commit(epoch);
+            }
+            Err(error) => self.expect_cut(&error)?,
+        }
+        Ok(())
+    }
+
+    /// A snapshot is made, deleted or gone back to.
+    fn keep_epochs(&mut self) -> Result<(), End> {
+        self.end_commit()?;
+        let name = self.random.below(3).to_string();
+        let mut held = self.model().durable.clone();
+        let asked = match held.snapshots.get(&name).cloned() {
+            None => {
+                held.snapshots.insert(name.clone(), held.newest.clone());
+                self.store().store.snapshot(&name)
+            }
+            Some(_) if self.random.one_in(2) => {
+                held.snapshots.remove(&name);
+                self.store().store.delete_snapshot(&name)
+            }
+            Some((_, table)) => {
+                self.roll_back()?;
+                self.model().newest = table.clone();
+                held.newest = (held.newest.0 + 1, table);
+                self.store().store.rollback_to(&name).map(drop)
+            }
+        };
+        match asked {
+            Ok(()) => self.model().under_way = Some(held),
             Err(error) => self.expect_cut(&error)?,
         }
         Ok(())
@@ -99,7 +132,11 @@ impl Machine {
         let folder = if file == ".seg" { "data" } else { "manifest" };
         let first = format!("{}/{folder}", self.path(0));
         self.power.fail(operation, if self.random.one_in(3) { &first } else { file });
-        self.begin_commit()?;
+        if self.random.one_in(2) {
+            self.keep_epochs()?
+        } else {
+            self.begin_commit()?
+        }
         if !self.end_commit()? {
             if self.random.one_in(3) {
                 // It may be that nothing is to be taken back.
@@ -145,10 +182,14 @@ impl Machine {
                     Err(error) => self.expect_cut(&error)?,
                 }
             }
-            StoreEvent::Committed { epoch, result: Ok(()) } => self.model().committed(epoch),
-            StoreEvent::Committed { .. } if self.power.is_on() => return Ok(false),
-            StoreEvent::Committed { .. } => return Err(End::Cut),
-            event => panic!("{event:?}"),
+            StoreEvent::Committed { result: Ok(()), .. } | StoreEvent::Recorded { result: Ok(()) } => {
+                self.model().committed();
+            }
+            StoreEvent::Committed { .. } | StoreEvent::Recorded { .. } if self.power.is_on() => {
+                return Ok(false);
+            }
+            StoreEvent::Committed { .. } | StoreEvent::Recorded { .. } => return Err(End::Cut),
+            StoreEvent::Read { .. } => unreachable!("nothing is read while it works"),
         }
         Ok(true)
     }
