@@ -140,10 +140,15 @@ impl Machine {
         let operations = operations + self.random.below(operations);
         self.power.cut_after(operations);
         let ended = (0..STEPS_MAX).try_for_each(|_| self.step());
+        self.end(ended.err().unwrap_or(End::Cut));
+    }
+
+    /// The process ends, and what makes it end is over.
+    pub fn end(&mut self, end: End) {
         self.writes.clear();
         self.store = None;
         self.power.mend();
-        if !matches!(ended, Err(End::Killed)) {
+        if let End::Cut = end {
             self.power.cut();
         }
         if !self.power.is_on() {

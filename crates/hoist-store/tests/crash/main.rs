@@ -9,7 +9,7 @@ mod model;
 mod work;
 
 use hoist_testkit::each_seed;
-use machine::Machine;
+use machine::{End, Machine};
 
 /// Of each test: a few seconds' worth. `just crash` runs thousands.
 const SEEDS: u64 = 100;
@@ -23,6 +23,22 @@ fn one_directory() {
 #[test]
 fn two_directories() {
     run("two_directories", 2);
+}
+
+/// Kills: a new journal that could not be written, of an epoch that is lost, which comes to light by a power cut when its
+/// extents have other bytes.
+#[test]
+fn a_refused_journal_stays_lost() {
+    let slab = common::slab();
+    for seed in 0..16 {
+        let mut machine = Machine::new(seed, 1 + seed as usize % 2, &slab);
+        machine.create();
+        machine.fail_new_journal().unwrap();
+        machine.end(End::Killed);
+        machine.open();
+        machine.end(End::Cut);
+        machine.open();
+    }
 }
 
 fn run(test: &str, directories: usize) {

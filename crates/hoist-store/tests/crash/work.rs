@@ -10,6 +10,9 @@ use hoist_store::*;
 /// two or three, so that it is written anew soon.
 const NOTES_BYTES: [usize; 4] = [700, 6_000, 30_000, 400_000];
 
+/// Of a note for which no journal of a store of this size has room: that is 1 MiB.
+const NEW_JOURNAL_BYTES: usize = 2 << 20;
+
 impl Machine {
     /// One random thing.
     pub fn step(&mut self) -> Result<(), End> {
@@ -150,6 +153,18 @@ impl Machine {
             self.roll_back()?;
         }
         self.power.mend();
+        Ok(())
+    }
+
+    /// A commit that needs a new journal, which the drives refuse.
+    pub fn fail_new_journal(&mut self) -> Result<(), End> {
+        self.write_some()?;
+        let note = vec![1; NEW_JOURNAL_BYTES];
+        self.model().newest.notes.insert("second".to_owned(), note.clone());
+        self.store().store.set_note("second", note).unwrap();
+        self.power.fail(Operation::Write, ".journal");
+        self.begin_commit()?;
+        assert!(!self.end_commit()?);
         Ok(())
     }
 
