@@ -5,6 +5,13 @@
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 host := `rustc --print host-tuple`
 
+# How libFuzzer sees what code was reached.
+sancov := "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-pc-table"
+coverage := sancov + " -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-trace-compares"
+
+# A workspace of its own, as it needs another toolchain.
+fuzz := justfile_directory() / "crates/hoist-format/fuzz"
+
 # Lists the recipes.
 default:
     @just --list
@@ -50,6 +57,22 @@ miri:
         -p hoist-format --lib -- checks_as dtype a_later any_payload is_the_same lengths_from reads_what
     PROPTEST_CASES=2 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --target-dir {{ target }}/miri \
         -p hoist-plan --lib
+
+# What fails says how it is repeated; more seeds and kills are arguments.
+# Thousands of power cuts, 500 kills of a trainer, each byte of a manifest flipped: half an hour on two cores.
+crash seeds="2000" kills="250":
+    HOIST_SEEDS={{ seeds }} cargo test -p hoist-store --test crash
+    HOIST_FLIPS=all cargo test -p hoist-store --test flips
+    HOIST_KILLS={{ kills }} cargo test -p hoist-tests --test kill
+
+# Needs rustup's nightly and a C++ compiler for libFuzzer; the flags are those of cargo-fuzz. What it finds it writes to a
+# file `crash-…` in `fuzz` of where cargo builds; that file as the input runs it again.
+# libFuzzer on the journal's decoder, a minute long.
+fuzz seconds="60" input=(target / "fuzz/corpus"):
+    cargo run -q --manifest-path {{ fuzz }}/Cargo.toml --target-dir {{ target }}/fuzz --bin seeds {{ target }}/fuzz/corpus
+    RUSTFLAGS="-Zsanitizer=address --cfg fuzzing {{ coverage }}" cargo +nightly run -q --release --target {{ host }} \
+        --manifest-path {{ fuzz }}/Cargo.toml --target-dir {{ target }}/fuzz --bin journal -- \
+        -artifact_prefix={{ target }}/fuzz/ -malloc_limit_mb=64 -max_len=16384 -max_total_time={{ seconds }} {{ input }}
 
 # The documentation of all crates; a broken link is an error.
 doc:

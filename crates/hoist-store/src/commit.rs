@@ -229,7 +229,14 @@ impl Store {
             self.changes.clone().undo(contents, &mut Vec::new());
         }
         let contents = durable.as_ref().unwrap_or(&self.contents);
-        let image = Image { contents, history: &self.history, epoch: &commit.epoch, batch: commit.batch };
+        // And what it replaces is not in the history yet: what snapshots have of that, no other journal tells of.
+        let mut kept = None;
+        if commit.image && commit.makes_epoch() {
+            let history = kept.insert(self.history.clone());
+            self.changes.clone().retire(commit.batch, history, &mut Vec::new());
+        }
+        let history = kept.as_ref().unwrap_or(&self.history);
+        let image = Image { contents, history, epoch: &commit.epoch, batch: commit.batch };
         for (place, directory) in self.directories.iter_mut().enumerate() {
             let journals = &mut directory.journals;
             if journals.behind {

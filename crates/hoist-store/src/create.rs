@@ -36,8 +36,10 @@ where
     let mut switch = Switch::new();
     let mut directories = Vec::new();
     for (place, path) in config.nvme_path.iter().enumerate() {
+        let made: Vec<_> = path.ancestors().take_while(|folder| !folder.exists()).collect();
         [manifest(path), data(path)].iter().try_for_each(|folder| make_folder(folder))?;
         let directory = threads.open(path, place, &switch)?;
+        sync_names(&directory, &made)?;
         let written = |name| std::fs::metadata(manifest(path).join(name)).is_ok_and(|file| file.len() > 0);
         if JOURNAL_NAMES.iter().any(written) {
             return Err(Error::Exists { directory: path.clone() });
@@ -64,6 +66,16 @@ where
             Err(error)
         }
     }
+}
+
+/// Makes the names of folders durable, or a power cut takes them with all that is in them.
+fn sync_names(directory: &Directory, folders: &[&Path]) -> Result<(), Error> {
+    for parent in folders.iter().filter_map(|folder| folder.parent()) {
+        // A relative path begins in "", which is where the process is.
+        let path = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        directory.io.file(FileOp::SyncDir { path: path.to_owned() })?;
+    }
+    Ok(())
 }
 
 /// Takes up segments of these sizes, and writes the journals.

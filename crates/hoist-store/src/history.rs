@@ -30,7 +30,7 @@ pub(crate) struct PastNote {
 }
 
 /// The snapshots, and what only they have.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct History {
     snapshots: BTreeMap<String, EpochRecord>,
     pub spans: Vec<PastSpan>,

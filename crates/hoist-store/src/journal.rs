@@ -6,7 +6,7 @@ use crate::blocking_io::Switch;
 use crate::directory::{Directory, JOURNAL_NAMES, JOURNAL_ROOM_BYTES_MIN, manifest};
 use crate::loader::Loader;
 use hoist_format::{Header, JOURNAL_ALIGN_BYTES, Tail, read_journal};
-use hoist_io::FileOp;
+use hoist_io::{FileId, FileOp};
 use hoist_memory::AlignedBuffer;
 
 /// What one journal says.
@@ -68,10 +68,17 @@ pub(crate) fn rewrite(
     let [old_file, new_file] = [directory.journals.file(old), directory.journals.file(new)];
     switch.write(directory, new_file, buffer)?;
     switch.sync(directory, new_file)?;
-    switch.write(directory, old_file, no_preamble()?)?;
+    retire(directory, switch, old_file)?;
     directory.journals.active = new;
     (directory.journals.tail, directory.journals.capacity) = (tail, capacity);
     Ok(())
+}
+
+/// Makes a journal none, on the drive, too. A process that has ended may have tried to write it for an epoch that is lost:
+/// what a drive has of that must not come to light, by a power cut, when the epoch's extents have other bytes.
+pub(crate) fn retire(directory: &Directory, switch: &mut Switch, file: FileId) -> Result<(), Error> {
+    switch.write(directory, file, no_preamble()?)?;
+    switch.sync(directory, file)
 }
 
 /// Reads both journals of a directory; the newer one is what it says.

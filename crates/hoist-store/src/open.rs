@@ -267,7 +267,8 @@ fn take_up_journal(
         (directory.journals.tail, directory.journals.capacity) = (found.tail.bytes as u64, found.bytes);
         if copy.newest_seen == Some(batch) {
             // The record may be in the drive's cache only, and the extents that it drops are about to be used.
-            return switch.sync(directory, directory.journals.file(found.place));
+            switch.sync(directory, directory.journals.file(found.place))?;
+            return journal::retire(directory, switch, directory.journals.file(1 - found.place));
         }
     } else if let Some(found) = &copy.found {
         directory.journals.active = found.place;

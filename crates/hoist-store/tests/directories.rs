@@ -2,10 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking, its helpers too")]
 
 mod common;
+#[path = "common/drive.rs"]
+mod drive;
 
 use common::*;
+use drive::{Drive, Will};
+use hoist_io::{FileOp, IoThread};
 use hoist_store::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use tempfile::tempdir;
 
 /// Two stripes and a rest.
@@ -133,4 +138,37 @@ fn a_cut_segment_is_told() {
     assert!(error.contains("0001.seg has 4096 bytes"), "{error}");
     std::fs::remove_file(segment).unwrap();
     assert!(text(Driver::open(&config(&[directory.path()]), &slab)).contains("0001.seg"));
+}
+
+/// Notes which folders are synced.
+struct Syncs(Arc<Mutex<Vec<PathBuf>>>);
+
+impl Will for Syncs {
+    fn file(&mut self, op: &FileOp) -> Result<(), hoist_io::Error> {
+        if let FileOp::SyncDir { path } = op {
+            self.0.lock().unwrap().push(path.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Kills: a store that is gone after a power cut with the folder that was made for it.
+#[test]
+fn folders_that_are_made_are_synced_where_they_lie() {
+    let (directory, slab, synced) = (tempdir().unwrap(), slab(), Arc::default());
+    let path = directory.path().join("deep/store");
+    let start = |_, deliver: Deliver| {
+        let (slab, will) = (slab.clone(), Syncs(Arc::clone(&synced)));
+        let open = move || {
+            let inner = hoist_io::open(&hoist_io::Config::default(), &slab)?;
+            Ok(Box::new(Drive { inner, will }) as _)
+        };
+        IoThread::spawn_with("hoist-io-test", open, deliver)
+    };
+    drop(Driver::create_on(&config(&[&path]), &slab, &start, &[]).unwrap());
+    let synced = synced.lock().unwrap();
+    for folder in ["", "deep", "deep/store", "deep/store/data", "deep/store/manifest"] {
+        assert!(synced.iter().any(|one| *one == directory.path().join(folder)), "{folder:?}: {synced:?}");
+    }
+    assert!(!synced.contains(&directory.path().parent().unwrap().to_owned()), "what was there is left alone");
 }

@@ -56,6 +56,18 @@ impl Driver {
         Ok(Driver { store, completions, slab: Arc::clone(slab), last_id: 0, committed: Vec::new() })
     }
 
+    pub fn create_on(
+        config: &Config,
+        slab: &Arc<Slab>,
+        start: &dyn Fn(usize, Deliver) -> Result<hoist_io::IoThread, hoist_io::Error>,
+        tensors: &[TensorSpec],
+    ) -> Result<Driver, Error> {
+        let (sender, completions) = crossbeam_channel::unbounded();
+        let deliver = move |completion| drop(sender.send(completion));
+        let store = Store::create_on(config, start, tensors, deliver)?;
+        Ok(Driver { store, completions, slab: Arc::clone(slab), last_id: 0, committed: Vec::new() })
+    }
+
     pub fn open(config: &Config, slab: &Arc<Slab>) -> Result<Driver, Error> {
         let (sender, completions) = crossbeam_channel::unbounded();
         let deliver = move |completion| drop(sender.send(completion));

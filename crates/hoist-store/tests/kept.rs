@@ -1,0 +1,36 @@
+//! What snapshots keep, in journals that are written anew.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking, its helpers too")]
+
+mod common;
+
+use common::*;
+use hoist_store::*;
+use tempfile::tempdir;
+
+/// Of a note for which no journal of a small store has room: that is 1 MiB.
+const LARGE_NOTE_BYTES: usize = 2 << 20;
+
+/// Kills: a new journal without what the epoch that it is written for replaces, and a snapshot has.
+#[test]
+fn a_new_journal_has_what_its_own_epoch_takes_from_a_snapshot() {
+    let (directory, slab) = (tempdir().unwrap(), slab());
+    let config = config(&[directory.path()]);
+    let specs = [spec("a", 2 << 20, Life::Durable), spec("room", 8 << 20, Life::Durable)];
+    let mut store = Driver::create(&config, &slab, &specs).unwrap();
+    let whole = store.whole(0);
+    store.write(whole, 1).unwrap();
+    store.store.set_note("note", vec![1]).unwrap();
+    store.commit();
+    let before = journal(directory.path());
+    store.store.snapshot("kept").unwrap();
+    assert!(matches!(store.any_event(), StoreEvent::Recorded { result: Ok(()) }));
+    store.write(whole, 2).unwrap();
+    store.store.set_note("note", vec![2; LARGE_NOTE_BYTES]).unwrap();
+    store.commit();
+    assert_ne!(journal(directory.path()), before, "it had no room");
+    drop(store);
+    Driver::open(&config, &slab).unwrap().assert_holds(whole, 2);
+    let mut view = Driver::open(&Config { snapshot: Some("kept".into()), ..config }, &slab).unwrap();
+    assert_eq!(view.store.note("note"), Some(&[1][..]));
+    view.assert_holds(whole, 1);
+}
