@@ -1,7 +1,7 @@
 //! A journal: a preamble, then batches of frames. A batch starts at a multiple of [`JOURNAL_ALIGN_BYTES`], is written
 //! at once, and holds when its last frame, the epoch, is there.
 
-use crate::{EpochRecord, Error, Record, codec, frame};
+use crate::{BatchId, EpochRecord, Error, Record, codec, frame};
 use crc_fast::{CrcAlgorithm, checksum};
 
 /// The version that this crate writes, and the only one that it reads. In version 1 a run lay whole in one directory; in
@@ -48,8 +48,8 @@ pub fn pad_batch(out: &mut Vec<u8>) {
 /// Records that hold together or not at all.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Its number: one more than that of the batch before it.
-    pub number: u64,
+    /// Its number, one more than that of the batch before it, and the attempt that wrote it.
+    pub id: BatchId,
     /// Its records, in order, without the closing one.
     pub records: Vec<Record>,
     /// The closing record: the newest epoch.
@@ -77,7 +77,7 @@ pub fn read_journal(bytes: &[u8], mut visit: impl FnMut(Batch)) -> (Result<(), E
     let mut last = None;
     while checked.is_ok() {
         let Some((batch, end)) = read_batch(bytes, tail.bytes, last) else { break };
-        (last, tail) = (Some(batch.number), Tail { bytes: end, newest_seen: Some(batch.number) });
+        (last, tail) = (Some(batch.id.number), Tail { bytes: end, newest_seen: Some(batch.id.number) });
         visit(batch);
     }
     for at in (tail.bytes..bytes.len()).step_by(JOURNAL_ALIGN_BYTES) {
@@ -91,29 +91,27 @@ pub fn read_journal(bytes: &[u8], mut visit: impl FnMut(Batch)) -> (Result<(), E
 /// The batch at `start`, which must follow batch `last`, and where the next one starts.
 fn read_batch(bytes: &[u8], start: usize, last: Option<u64>) -> Option<(Batch, usize)> {
     let mut at = start;
-    let mut batch = Batch { number: 0, records: Vec::new(), epoch: EpochRecord::default() };
-    let mut id = None;
+    let (mut id, mut records) = (None, Vec::new());
     loop {
         let frame = frame::read_frame(bytes.get(at..)?).ok()?;
         at += frame::FRAME_HEAD_BYTES + frame.payload.len();
-        let first = *id.get_or_insert(frame.batch);
-        batch.number = first.number;
-        let consecutive = last.is_none_or(|last| last.checked_add(1) == Some(first.number));
-        if frame.batch != first || frame.number as usize != batch.records.len() || !consecutive {
+        let id = *id.get_or_insert(frame.batch);
+        let consecutive = last.is_none_or(|last| last.checked_add(1) == Some(id.number));
+        if frame.batch != id || frame.number as usize != records.len() || !consecutive {
             return None;
         }
         let record = codec::decode(frame.payload).ok()?;
-        let first = last.is_none() && batch.records.is_empty();
+        let first = last.is_none() && records.is_empty();
         if matches!(record, Record::Header(_)) != first {
             return None;
         }
         if let Record::Epoch(epoch) = record {
             let end = at.next_multiple_of(JOURNAL_ALIGN_BYTES);
             let padding = bytes.get(at..end)?;
-            let whole = epoch.batch <= batch.number && padding.iter().all(|byte| *byte == 0);
-            return whole.then_some((Batch { epoch, ..batch }, end));
+            let whole = epoch.batch <= id.number && padding.iter().all(|byte| *byte == 0);
+            return whole.then_some((Batch { id, records, epoch }, end));
         }
-        batch.records.push(record);
+        records.push(record);
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Loader {
 impl Loader {
     /// Applies the next batch. The text says what in it contradicts the rest.
     pub fn apply(&mut self, batch: Batch) -> Result<(), String> {
-        self.batch = batch.number;
+        self.batch = batch.id.number;
         for record in batch.records {
             match record {
                 Record::Header(header) => self.header = Some(header),

@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use hoist_format::{Lifetime, NoteRecord, Record, encode_record};
+use hoist_format::{BatchId, Lifetime, NoteRecord, Record, encode_record};
 use hoist_io::{Backend, BackendChoice, IoThread};
 use hoist_memory::Slab;
 use hoist_store::*;
@@ -61,7 +61,7 @@ impl Small {
             life: Lifetime { born: 4, died: None },
         };
         let mut torn = Vec::new();
-        encode_record(4, 0, &Record::Note(note), &mut torn).unwrap();
+        encode_record(BatchId { number: 4, attempt: 4 }, 0, &Record::Note(note), &mut torn).unwrap();
         bytes[end..end + torn.len()].copy_from_slice(&torn);
         std::fs::write(&path, bytes).unwrap();
         let mut store = small.open().unwrap();

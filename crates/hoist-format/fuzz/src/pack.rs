@@ -27,9 +27,9 @@ fn repair(mut frames: &mut [u8]) {
         let Some((payload, others)) = rest.split_at_mut_checked(length) else { return };
         let mut sums = Vec::new();
         // A batch here is shorter than what one checksum covers.
-        hoist_format::checksum([&head[..16], payload].into_iter(), &mut sums);
+        hoist_format::checksum([&head[..24], payload].into_iter(), &mut sums);
         if let [sum] = sums[..] {
-            head[16..24].copy_from_slice(&sum.to_le_bytes());
+            head[24..32].copy_from_slice(&sum.to_le_bytes());
         }
         frames = others;
     }

@@ -1,7 +1,7 @@
 //! Writes journals to begin with, packed, to the folder that is its argument.
 
 use hoist_format::{
-    Class, Dtype, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,
+    BatchId, Class, Dtype, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,
     SnapshotRecord, SpanRecord, StoreId, TensorRecord, encode_record,
 };
 use std::path::PathBuf;
@@ -16,7 +16,8 @@ fn main() -> std::io::Result<()> {
             let mut bytes = Vec::new();
             let records = if number == 0 { creation() } else { changes() };
             for (record, place) in records.iter().chain([&Record::Epoch(epoch(number))]).zip(0..) {
-                encode_record(number, place, record, &mut bytes).expect("a small record");
+                encode_record(BatchId { number, attempt: 5 }, place, record, &mut bytes)
+                    .expect("a small record");
             }
             packed.extend((bytes.len() as u16).to_le_bytes());
             packed.extend(bytes);

@@ -79,7 +79,7 @@ fn journal(batches: u64) -> (Vec<u8>, Vec<Batch>) {
     let mut bytes = preamble();
     let batches = (7..7 + batches).map(|number| {
         let records = append(&mut bytes, number, number == 7);
-        Batch { number, records, epoch: epoch(number) }
+        Batch { id: id(number), records, epoch: epoch(number) }
     });
     let batches = batches.collect();
     (bytes, batches)
@@ -178,7 +178,7 @@ fn a_batch_that_makes_no_epoch_tells_of_an_older_one() {
             encode_record(id(number), place as u32, record, &mut bytes).unwrap();
         }
         pad_batch(&mut bytes);
-        batches.push(Batch { number, records, epoch: epoch(newest) });
+        batches.push(Batch { id: id(number), records, epoch: epoch(newest) });
     }
     let (_, tail, found) = read(&bytes);
     assert_eq!(found, batches[..2], "an epoch of a batch that is still to come");
