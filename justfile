@@ -38,6 +38,10 @@ peers-io directory *arguments:
 bench-spread directory:
     cargo bench -p hoist-store --bench two_drives -- "{{ directory }}"
 
+# A store of a million small tensors: create, commit, close, open, and the memory of each; 2 GiB of disk, seconds.
+bench-tensors directory count="1000000":
+    cargo bench -p hoist-store --bench many_tensors -- "{{ directory }}" {{ count }}
+
 # Needs rustup's nightly (`rustup toolchain install nightly`). Leaks are looked for in hoist-memory alone, as tests of
 # hoist-io leak what a drive may still have; the one left out counts the process's memory, of which the sanitizer's is part.
 # AddressSanitizer over the tests of the crates that hand memory to the kernel: four minutes on two cores.

@@ -7,7 +7,7 @@ use crate::journal::image_buffer;
 use crate::rollback::Retract;
 use crate::segments::Segment;
 use crate::stages::Stage;
-use crate::{Durability, Error, Scalars, Span, Store, StoreEvent};
+use crate::{Durability, Error, Scalars, Span, Store};
 use hoist_format::{EpochRecord, Header, Lifetime};
 use hoist_io::{FileId, Transfer};
 use hoist_memory::AlignedBuffer;
@@ -96,29 +96,6 @@ impl Store {
     #[must_use]
     pub fn commits(&self) -> bool {
         self.durability == Durability::Step && self.read_only.is_none()
-    }
-
-    /// Commits all that was written, for a store that closes and has not committed each step; waits. What could not be written has
-    /// no bytes from then on: the records from before no longer say what its extents hold.
-    ///
-    /// # Errors
-    /// Those of [`Store::commit`]; [`Error::Lost`] when all else was kept.
-    pub(crate) fn commit_at_close(&mut self) -> Result<(), Error> {
-        self.switch.set_waits(true);
-        let failed = std::mem::take(&mut self.changes.failed);
-        let scalars = self.newest_scalars();
-        self.start_commit(Purpose::Epoch { scalars, name: None }, !failed.is_empty())?;
-        loop {
-            let completion = self.switch.wait()?;
-            if let Some(StoreEvent::Committed { result, .. }) = self.handle(completion) {
-                result?;
-                break;
-            }
-        }
-        match failed.first() {
-            None => Ok(()),
-            Some(first) => Err(Error::Lost { what: self.describe(first), spans: failed.len() }),
-        }
     }
 
     /// Whether a batch can be written, and an epoch be made of what was written.

@@ -3,9 +3,9 @@
 use crate::blocking_io::Switch;
 use crate::changes::Changes;
 use crate::commit::Commit;
-use crate::contents::{Contents, blocks_of};
+use crate::contents::Contents;
 use crate::create;
-use crate::directory::{Directory, segment_path};
+use crate::directory::Directory;
 use crate::history::History;
 use crate::open::{self, Deliver, Threads};
 use crate::rollback::Retract;
@@ -14,11 +14,11 @@ use crate::shares::Shares;
 use crate::spread::Spread;
 use crate::transfer::Pending;
 use crate::{Config, Durability, Error, RunInfo, Scalars, Span, TensorId, TensorInfo, TensorSpec};
-use hoist_format::{CHECKSUM_BYTES, EpochRecord, Extent, Header, LifeKind, RECORD_BYTES_MAX, StoreId};
+use hoist_format::{EpochRecord, Extent, Header, RECORD_BYTES_MAX, StoreId};
 use hoist_io::{Completion, FileRange, IoThread, Obtained, RequestId};
 use hoist_memory::{Slab, Slot, SlotReader};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The largest note, key and value together: a record less its fields.
@@ -315,94 +315,9 @@ impl Store {
         self.contents.checksums(span)
     }
 
-    /// Where the newest bytes of `span` are, and whose they are: for errors.
-    #[must_use]
-    pub fn describe(&self, span: &Span) -> String {
-        if self.contents.check(span).is_err() {
-            return span.to_string();
-        }
-        let names =
-            self.tensors_in(span).map(|id| self.contents.layout.tensors[id.0 as usize].spec.name.as_str());
-        let extents = self.extents(span).into_iter();
-        let extents =
-            extents.map(|(path, e)| format!("{} bytes at {} of {}", e.bytes, e.offset, path.display()));
-        format!("{span} ({}), {}", summary(names), summary(extents))
-    }
-
     /// Removes the store's files: for one that was made and could not be filled.
     pub(crate) fn discard(self) {
         create::discard(&self.directories);
-    }
-
-    /// The tensors with bytes in `span`.
-    ///
-    /// # Panics
-    /// When there is no such run.
-    pub fn tensors_in(&self, span: &Span) -> impl Iterator<Item = TensorId> {
-        self.contents.tensors_in(span)
-    }
-
-    /// The files and extents of the newest bytes of `span`, in order; what was never written is left out.
-    ///
-    /// # Panics
-    /// When there is no such run.
-    #[must_use]
-    pub fn extents(&self, span: &Span) -> Vec<(PathBuf, Extent)> {
-        let locations = &self.contents.bytes[span.run.0 as usize].locations;
-        locations.extents(span.offset, span.end()).map(|extent| (self.path_of(&extent), extent)).collect()
-    }
-
-    /// The file that an extent lies in.
-    pub(crate) fn path_of(&self, extent: &Extent) -> PathBuf {
-        let Segment { directory, number, .. } = self.segments[extent.segment as usize];
-        segment_path(&self.directories[directory].path, number)
-    }
-
-    /// The block of 256 KiB with number `block` in `span`.
-    #[must_use]
-    pub fn block(&self, span: &Span, block: usize) -> Span {
-        let offset = (blocks_of(span).start + block) as u64 * CHECKSUM_BYTES;
-        Span { run: span.run, offset, bytes: CHECKSUM_BYTES.min(span.end().saturating_sub(offset)) }
-    }
-
-    /// Ends the store; blocks. What was written since the last commit is dropped at `step`; at `none` it is kept, with
-    /// its checksums. What is in flight is waited for and delivered, but changes nothing any more; a commit that is under
-    /// way is cut off, as by a crash: wait for it first.
-    ///
-    /// # Errors
-    /// What the file system says; when a drive does not answer, the directory's lock is held until this process ends. At
-    /// `none`, also [`Error::NotYet`] while writes are in flight, and [`Error::Lost`] when some had failed: everything else
-    /// is kept.
-    pub fn close(mut self) -> Result<(), Error> {
-        let writes = self.writes().any(|span| self.contents.run(span).life == LifeKind::Durable);
-        let mut kept = Ok(());
-        if self.durability != Durability::Step
-            && (writes || !self.changes.is_empty() || self.scalars.is_some())
-        {
-            kept = self.commit_at_close();
-        }
-        kept.and(self.end_directories())
-    }
-
-    /// Ends the threads, and then lets go of the locks.
-    fn end_directories(&mut self) -> Result<(), Error> {
-        let mut ended = Ok(());
-        for Directory { path, io, lock, .. } in std::mem::take(&mut self.directories) {
-            if let Err(error) = io.close() {
-                // The kernel may write yet what it has: nobody else must use the extents.
-                tracing::error!(directory = %path.display(), %error, "its lock is held until this process ends");
-                std::mem::forget(lock);
-                ended = ended.and(Err(error.into()));
-            }
-        }
-        ended
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        // What went wrong is in the log.
-        let _ = self.end_directories();
     }
 }
 
@@ -418,15 +333,4 @@ pub struct DirectoryInfo<'a> {
     pub write_share: f64,
     /// Why it gets no more writes: one failed. It is tried again when the store is opened again.
     pub quarantined: Option<&'a str>,
-}
-
-/// The first of some, and how many more: an error is one line.
-fn summary(mut items: impl Iterator<Item = impl std::fmt::Display>) -> String {
-    const NAMED: usize = 4;
-    let named: Vec<_> = items.by_ref().take(NAMED).map(|item| item.to_string()).collect();
-    match items.count() {
-        0 if named.is_empty() => "nothing".to_owned(),
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
 }

@@ -10,9 +10,9 @@ use hoist_store::{Durability, NOTE_BYTES_MAX};
 use crate::cut::{Cut, Units};
 use crate::error::Error;
 use crate::failures::Aborted;
-use crate::message::{Call, Granted, Message};
+use crate::message::{Call, Granted, Message, Waiting};
 use crate::order::Order;
-use crate::pipeline::{Pipeline, Waiting, answer};
+use crate::pipeline::{Pipeline, answer};
 use crate::slots::Slots;
 
 impl Pipeline {

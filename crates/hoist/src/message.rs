@@ -85,3 +85,12 @@ pub(crate) enum Message {
     /// The last handle is gone.
     Abandoned,
 }
+
+/// A client that ends a step: told when the commit begins, and its epoch when it is durable.
+pub(crate) type CommitCall = (Scalars, Sender<Result<(), Error>>, EpochReply);
+
+/// A client that waits in `acquire`.
+pub(crate) struct Waiting {
+    pub(crate) reply: Sender<Result<Granted, Error>>,
+    pub(crate) cut: Arc<Cut>,
+}

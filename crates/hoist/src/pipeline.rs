@@ -29,7 +29,7 @@ use hoist_store::{Scalars, Store, StoreEvent};
 use crate::cut::{Cut, Units};
 use crate::error::Error;
 use crate::failures::Aborted;
-use crate::message::{Call, EpochReply, Granted, Hold, Message};
+use crate::message::{Call, CommitCall, EpochReply, Granted, Hold, Message, Waiting};
 use crate::order::Order;
 use crate::slots::Slots;
 use crate::workers::{Job, Worked, Workers};
@@ -90,15 +90,6 @@ pub(crate) struct Pipeline {
     pub(crate) recorded: Option<Result<(), Error>>,
     pub(crate) carried: hoist_plan::Stats,
     pub(crate) events: VecDeque<Event>,
-}
-
-/// A client that ends a step: told when the commit begins, and its epoch when it is durable.
-pub(crate) type CommitCall = (Scalars, Sender<Result<(), Error>>, EpochReply);
-
-/// A client that waits in `acquire`.
-pub(crate) struct Waiting {
-    pub(crate) reply: Sender<Result<Granted, Error>>,
-    pub(crate) cut: Arc<Cut>,
 }
 
 impl Pipeline {

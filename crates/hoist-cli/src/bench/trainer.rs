@@ -67,7 +67,7 @@ impl Trainer<'_> {
         // It waits for the commit before, whose outcome is therefore known.
         let commit = self
             .engine
-            .commit_step(&Scalars::step(step as u64 + 1))
+            .commit_step(&Scalars::step(step + 1))
             .map_err(|error| failed(format!("committing step {step}"), error))?;
         self.finish()?;
         self.commit = Some(commit);
