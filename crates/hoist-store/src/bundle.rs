@@ -3,6 +3,7 @@
 use crate::{Life, RunId, RunInfo, TensorId, TensorInfo, TensorSpec};
 use hoist_format::{Class, LifeKind};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Smaller tensors travel in bundles: DESIGN.md, "bundle": everything under one page of 1 MiB.
 pub const BUNDLED_BYTES_MAX: u64 = 1 << 20;
@@ -25,6 +26,24 @@ pub(crate) struct Layout {
     pub runs: Vec<RunInfo>,
     /// Ids of tensors in order of their names, for the search by name without a second copy of the names.
     pub by_name: Vec<TensorId>,
+}
+
+/// All tensors of a store: one copy, for whoever needs them on other threads.
+#[derive(Clone)]
+pub struct Tensors(pub(crate) Arc<Layout>);
+
+impl Tensors {
+    /// In order of creation; a [`TensorId`] is a place in it.
+    #[must_use]
+    pub fn all(&self) -> &[TensorInfo] {
+        &self.0.tensors
+    }
+
+    /// The tensor called `name`.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<TensorId> {
+        self.0.find(name)
+    }
 }
 
 /// What is wrong with one tensor.

@@ -50,7 +50,9 @@ mod transfer;
 mod verify;
 
 pub use blocking::BlockingStore;
-pub use bundle::{BUNDLE_ALIGN_BYTES, BUNDLED_BYTES_MAX, DIMENSIONS_MAX, NAME_BYTES_MAX, TENSORS_MAX};
+pub use bundle::{
+    BUNDLE_ALIGN_BYTES, BUNDLED_BYTES_MAX, DIMENSIONS_MAX, NAME_BYTES_MAX, TENSORS_MAX, Tensors,
+};
 pub use config::{Config, Durability, Problem, SEGMENT_BYTES_DEFAULT, SEGMENT_GRAIN_BYTES};
 pub use error::Error;
 pub use history::SNAPSHOT_NAME_BYTES_MAX;

@@ -163,7 +163,13 @@ impl Locations {
             }
             joins
         });
-        self.pieces.splice(low..high, new);
+        if self.pieces.is_empty() {
+            // No larger than it must be: most runs of a large store have one piece for ever.
+            new.shrink_to_fit();
+            self.pieces = new;
+        } else {
+            self.pieces.splice(low..high, new);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::segments::Segment;
 use crate::shares::Shares;
 use crate::spread::Spread;
 use crate::transfer::Pending;
-use crate::{Config, Durability, Error, RunInfo, Scalars, Span, TensorId, TensorInfo, TensorSpec};
+use crate::{Config, Durability, Error, RunInfo, Scalars, Span, TensorId, TensorInfo, TensorSpec, Tensors};
 use hoist_format::{EpochRecord, Extent, Header, RECORD_BYTES_MAX, StoreId};
 use hoist_io::{Completion, FileRange, IoThread, Obtained, RequestId};
 use hoist_memory::{Slab, Slot, SlotReader};
@@ -229,6 +229,12 @@ impl Store {
     #[must_use]
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.contents.layout.tensors
+    }
+
+    /// The same, for other threads.
+    #[must_use]
+    pub fn shared_tensors(&self) -> Tensors {
+        Tensors(Arc::clone(&self.contents.layout))
     }
 
     /// All runs; a [`crate::RunId`] is a place in it.

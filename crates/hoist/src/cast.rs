@@ -1,5 +1,7 @@
 //! Making derived tensors: element-wise casts between slots.
 
+use std::collections::HashMap;
+
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use hoist_store::{Dtype, Life, TensorSpec};
@@ -24,10 +26,15 @@ const CHUNK_ELEMENTS: usize = 4096;
 /// Every derived tensor must be a cast that can be made. (That its source is there, durable and of
 /// the same shape is the store's to check.)
 pub(crate) fn check<'a>(specs: impl Iterator<Item = &'a TensorSpec> + Clone) -> Result<(), Error> {
-    for spec in specs.clone() {
+    let derived = |spec: &&'a TensorSpec| matches!(spec.life, Life::Derived { .. });
+    if !specs.clone().any(|spec| derived(&spec)) {
+        return Ok(());
+    }
+    let dtypes: HashMap<&str, Dtype> = specs.clone().map(|spec| (spec.name.as_str(), spec.dtype)).collect();
+    for spec in specs.filter(derived) {
         let Life::Derived { from } = &spec.life else { continue };
-        let Some(source) = specs.clone().find(|other| other.name == *from) else { continue };
-        let (a, b) = (source.dtype, spec.dtype);
+        let Some(a) = dtypes.get(from.as_str()).copied() else { continue };
+        let b = spec.dtype;
         let known = a == b || (a == Dtype::F32 && matches!(b, Dtype::BF16 | Dtype::F16));
         if !known || a.bits() % 8 != 0 {
             let why =

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use hoist_device::Event;
 use hoist_plan::{Bandwidths, Bound, Mode, OrderId, Tier};
-use hoist_store::{CHECKSUM_BYTES, Epoch, Scalars, TensorId, TensorInfo, TensorSpec};
+use hoist_store::{CHECKSUM_BYTES, Epoch, Scalars, TensorId, TensorInfo, TensorSpec, Tensors};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -31,7 +31,7 @@ struct Shared {
     messages: Sender<Message>,
     /// Disconnected once the engine's thread has ended.
     ended: Receiver<()>,
-    tensors: Vec<TensorInfo>,
+    tensors: Tensors,
     notes: Vec<(String, Vec<u8>)>,
     opened_at: Epoch,
     clients: AtomicU32,
@@ -110,7 +110,7 @@ impl Engine {
     pub(crate) fn new(
         messages: Sender<Message>,
         ended: Receiver<()>,
-        tensors: Vec<TensorInfo>,
+        tensors: Tensors,
         notes: Vec<(String, Vec<u8>)>,
         opened_at: Epoch,
         thread: JoinHandle<()>,
@@ -125,13 +125,12 @@ impl Engine {
 
     /// All tensors, in order of creation; a [`TensorId`] is a place in it.
     pub fn tensors(&self) -> &[TensorInfo] {
-        &self.shared.tensors
+        self.shared.tensors.all()
     }
 
     /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<TensorId> {
-        let place = self.shared.tensors.iter().position(|tensor| tensor.spec.name == name)?;
-        Some(TensorId(place as u32))
+        self.shared.tensors.find(name)
     }
 
     /// The notes of the store as they were when it was opened.
@@ -149,7 +148,7 @@ impl Engine {
     /// # Panics
     /// When there is no such tensor.
     pub fn whole(&self, tensor: TensorId, mode: Mode) -> TensorUse {
-        TensorUse { tensor, bytes: 0..self.shared.tensors[tensor.0 as usize].bytes, mode }
+        TensorUse { tensor, bytes: 0..self.tensors()[tensor.0 as usize].bytes, mode }
     }
 
     /// The piece that an order should use where it has no reason for another: a quarter of the
@@ -171,7 +170,7 @@ impl Engine {
     /// # Panics
     /// When there is no such tensor.
     pub fn pieces(&self, tensor: TensorId, bytes_max: u64) -> Vec<Range<u64>> {
-        let bytes = self.shared.tensors[tensor.0 as usize].bytes;
+        let bytes = self.tensors()[tensor.0 as usize].bytes;
         let piece = (bytes_max - bytes_max % CHECKSUM_BYTES).max(CHECKSUM_BYTES);
         (0..bytes.div_ceil(piece)).map(|i| i * piece..((i + 1) * piece).min(bytes)).collect()
     }

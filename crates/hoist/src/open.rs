@@ -59,7 +59,7 @@ pub(crate) fn start(
     };
     crate::cast::check(store.tensors().iter().map(|tensor| &tensor.spec))?;
     let plan_config = config.plan(slab.pages() as u64, device.budget_bytes());
-    let (tensors, newest) = (store.tensors().to_vec(), store.newest());
+    let (tensors, newest) = (store.shared_tensors(), store.newest());
     let epoch = newest.number;
     let notes = store.notes().map(|(key, bytes)| (key.to_string(), bytes.to_vec())).collect();
     let units = Units::cut(&store, &[]);
