@@ -27,6 +27,7 @@ pub fn config(config: &Config) -> Result<hoist::Config, Failure> {
                 Durability::Snapshot => hoist_store::Durability::Snapshot,
                 Durability::None => hoist_store::Durability::None,
             },
+            snapshots: config.store.snapshots,
             ..assumed.store
         },
         io: io(config),

@@ -74,6 +74,8 @@ pub struct Store {
     pub keep: bool,
     /// What a commit promises.
     pub durability: Durability,
+    /// How many snapshots there is space for.
+    pub snapshots: u32,
 }
 
 /// `store.durability`

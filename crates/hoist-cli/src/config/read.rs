@@ -66,6 +66,9 @@ fn device(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Device {
     }
 }
 
+/// Far more than anybody has disks for, each being as large as the model.
+const SNAPSHOTS_MAX: u64 = 1000;
+
 fn store(reader: &mut Reader<'_>) -> Store {
     let right = "a list of directories, such as [\"/mnt/nvme0/hoist\"]";
     if reader.value("store.nvme_path").is_none() {
@@ -77,6 +80,10 @@ fn store(reader: &mut Reader<'_>) -> Store {
         nvme_path: reader.read("store.nvme_path", right, directories).unwrap_or_default(),
         keep: reader.boolean("store.keep").unwrap_or(false),
         durability: reader.choice("store.durability", &durabilities, &[]).unwrap_or(Durability::Step),
+        snapshots: reader
+            .integer("store.snapshots", 0..=SNAPSHOTS_MAX)
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(0),
     }
 }
 
