@@ -42,6 +42,10 @@ bench-spread directory:
 bench-tensors directory count="1000000":
     cargo bench -p hoist-store --bench many_tensors -- "{{ directory }}" {{ count }}
 
+# What durable steps and snapshots cost, in pairs: 14 GiB of disk, five minutes.
+bench-epochs directory pairs="15" mib="4096":
+    cargo bench -p hoist --bench epochs -- "{{ directory }}" {{ pairs }} {{ mib }}
+
 # Needs rustup's nightly (`rustup toolchain install nightly`). Leaks are looked for in hoist-memory alone, as tests of
 # hoist-io leak what a drive may still have; the one left out counts the process's memory, of which the sanitizer's is part.
 # AddressSanitizer over the tests of the crates that hand memory to the kernel: four minutes on two cores.
