@@ -44,6 +44,22 @@ impl Plan {
         self.end_cycle(actions);
     }
 
+    /// NVMe has other versions than were written there: for each unit, whether it has one. The next step becomes `epoch`. After
+    /// a flush that has left nothing in memory, outside a step.
+    ///
+    /// # Panics
+    /// When something is in memory, in flight or being committed.
+    pub fn replace_stored(&mut self, stored: impl Iterator<Item = bool>, epoch: u64) {
+        assert!(self.requests.is_empty() && self.leases.is_empty(), "replaced below what is under way");
+        assert_eq!((self.sealed, self.used()), (None, (0, 0)), "replaced below what is in memory");
+        for (unit, stored) in self.units.iter_mut().zip(stored) {
+            (unit.stored, unit.in_epoch, unit.made_ahead) = (stored, stored, false);
+            (unit.unsaved, unit.refused) = (None, None);
+        }
+        self.unsaved.clear();
+        self.epoch = epoch;
+    }
+
     fn forget(&mut self, id: UnitId, actions: &mut Vec<Action>) {
         self.drop_host(id, actions);
         self.drop_device(id, actions);

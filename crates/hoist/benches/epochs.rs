@@ -17,6 +17,9 @@ const TENSOR_BYTES: u64 = 16 << 20;
 const HOST_BYTES: u64 = 64 << 20;
 const DEVICE_BYTES: u64 = 32 << 20;
 
+/// Steps of one side of a pair.
+const STEPS: usize = 3;
+
 struct Trainer {
     engine: Engine,
     order: OrderId,
@@ -56,9 +59,24 @@ impl Trainer {
         Ok(self.engine.declare(Order { accesses: accesses? })?)
     }
 
-    /// One byte of each page is changed: the bytes to move are all, the work on them is none.
+    /// A step, and its commit.
     fn step(&mut self) -> Result<Duration, Failure> {
+        self.steps(1)
+    }
+
+    /// Steps as trainers run them: each begins while the one before is committed; the last one is waited for.
+    fn steps(&mut self, count: usize) -> Result<Duration, Failure> {
         let start = Instant::now();
+        let mut commit = None;
+        for _ in 0..count {
+            commit = Some(self.begin()?);
+        }
+        commit.map(hoist::Commit::wait).transpose()?;
+        Ok(start.elapsed())
+    }
+
+    /// One byte of each page is changed: the bytes to move are all, the work on them is none.
+    fn begin(&mut self) -> Result<hoist::Commit, Failure> {
         self.engine.begin_step(self.order)?;
         for access in 0..self.tensors {
             let mut lease = self.engine.acquire(access)?;
@@ -67,8 +85,7 @@ impl Trainer {
             }
         }
         self.step += 1;
-        self.engine.commit_step(&Scalars::step(self.step))?.wait()?;
-        Ok(start.elapsed())
+        Ok(self.engine.commit_step(&Scalars::step(self.step))?)
     }
 
     /// Whether all tensors are as step `step` has left them.
@@ -116,11 +133,11 @@ fn commits(directory: &Path, pairs: usize, bytes: u64) -> Result<(), Failure> {
         let before = (durable.written_bytes()?, in_place.written_bytes()?);
         // Each comes first as often as the other.
         let (first, second) = if pair % 2 == 0 {
-            let first = durable.step()?;
-            (first, in_place.step()?)
+            let first = durable.steps(STEPS)?;
+            (first, in_place.steps(STEPS)?)
         } else {
-            let second = in_place.step()?;
-            (durable.step()?, second)
+            let second = in_place.steps(STEPS)?;
+            (durable.steps(STEPS)?, second)
         };
         // The first pair warms up.
         if pair > 0 {

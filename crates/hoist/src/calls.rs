@@ -106,7 +106,7 @@ impl Pipeline {
     }
 
     /// A new plan over these cuts, with nothing in memory: what the store has is all there is.
-    pub(crate) fn replan(&mut self, cuts: &[Vec<Arc<Cut>>]) -> Result<(), hoist_plan::OrderError> {
+    fn replan(&mut self, cuts: &[Vec<Arc<Cut>>]) -> Result<(), hoist_plan::OrderError> {
         self.carry_stats();
         self.slots = Slots::new(self.units.count());
         self.plan = Plan::new(self.plan_config.clone(), self.units.specs(&self.store), self.epoch);

@@ -162,10 +162,9 @@ impl Pipeline {
         self.store.rollback()?;
         self.keep_record(|store| store.rollback_to(name).map(drop))?;
         self.epoch = self.store.epoch() + 1;
-        let cuts = std::mem::take(&mut self.cuts);
-        let planned = self.replan(&cuts);
-        self.cuts = cuts;
-        planned.unwrap_or_else(|error| panic!("an order that was declared cannot be any more: {error}"));
+        let specs = self.units.specs(&self.store);
+        self.plan.replace_stored(specs.into_iter().map(|spec| spec.stored), self.epoch);
+        self.errors.clear();
         Ok(())
     }
 
