@@ -24,6 +24,10 @@ pub struct Header {
     pub directory: u32,
     /// For each directory the sizes of its data segments in bytes, in order of their files' names.
     pub segments: Vec<Vec<u64>>,
+    /// Whose shards the store holds, from 0 on, and how many ranks there are.
+    pub rank: u32,
+    /// See `rank`.
+    pub world_size: u32,
 }
 
 /// What a tensor is for.

@@ -214,7 +214,7 @@ impl Image<'_> {
         let Image { contents, history, epoch, batch } = self;
         let mut writer = BatchWriter::new(hoist_format::preamble(), *batch)?;
         writer.push_creation(header, &contents.layout)?;
-        for (name, epoch) in history.snapshots() {
+        for (name, epoch) in history.kept() {
             writer.push_snapshot(name, epoch)?;
         }
         for (key, note) in &contents.notes {

@@ -2,7 +2,7 @@
 
 use crate::commit::Purpose;
 use crate::directory::Directory;
-use crate::{Durability, Error, Store, StoreEvent};
+use crate::{Durability, Error, Store};
 use hoist_format::LifeKind;
 
 impl Store {
@@ -49,13 +49,7 @@ impl Store {
         let failed = std::mem::take(&mut self.changes.failed);
         let scalars = self.newest_scalars();
         self.start_commit(Purpose::Epoch { scalars, name: None }, !failed.is_empty())?;
-        loop {
-            let completion = self.switch.wait()?;
-            if let Some(StoreEvent::Committed { result, .. }) = self.handle(completion) {
-                result?;
-                break;
-            }
-        }
+        self.wait_for_commit()?;
         match failed.first() {
             None => Ok(()),
             Some(first) => Err(Error::Lost { what: self.describe(first), spans: failed.len() }),

@@ -2,7 +2,7 @@
 
 use crate::batch::{BatchWriter, Image};
 use crate::changes::Changes;
-use crate::history::Deleted;
+use crate::history::{Deleted, PREVIOUS};
 use crate::journal::image_buffer;
 use crate::rollback::Retract;
 use crate::segments::Segment;
@@ -18,9 +18,11 @@ use std::time::SystemTime;
 pub(crate) enum Purpose {
     /// A new epoch of all that was written, with what the trainer says of it; kept under a name, if there is one.
     Epoch { scalars: Scalars, name: Option<String> },
+    /// The same, of what the epoch before the newest has, whose number it takes: the newest is no more.
+    Again { previous: EpochRecord },
     /// The newest epoch is kept.
     Snapshot { name: String },
-    /// A snapshot is kept no more.
+    /// A snapshot is kept no more, or the epoch before the newest.
     Delete { name: String },
 }
 
@@ -35,7 +37,7 @@ pub(crate) struct Commit {
     /// What the epoch changes; nothing where no epoch is made.
     pub changes: Changes,
     /// The snapshot that is made, and the one that is deleted.
-    pub added: Option<String>,
+    pub added: Vec<String>,
     pub deleted: Option<Deleted>,
     /// What each journal gets; taken when it is written.
     pub writes: Vec<JournalWrite>,
@@ -123,32 +125,44 @@ impl Store {
 
     /// `image`: journals are written whole, whether they have room or not. Returns the newest epoch when it is done.
     pub(crate) fn start_commit(&mut self, purpose: Purpose, image: bool) -> Result<u64, Error> {
-        let makes_epoch = matches!(purpose, Purpose::Epoch { .. });
+        let makes_epoch = matches!(purpose, Purpose::Epoch { .. } | Purpose::Again { .. });
         let number = self.epoch.number + u64::from(makes_epoch);
         self.check_commit(number, makes_epoch)?;
         if let Purpose::Epoch { name: Some(name), .. } | Purpose::Snapshot { name } = &purpose {
             self.history.check_name(name)?;
         }
-        let batch = self.batch + 1;
-        let (mut added, mut deleted) = (None, None);
+        if let Purpose::Delete { name } = &purpose {
+            self.history.snapshot(name)?;
+        }
+        if matches!(purpose, Purpose::Epoch { .. }) && self.awaits_final() {
+            let what = format!("epoch {} is not final: say so when all ranks have it", self.epoch.number);
+            return Err(Error::NotYet { epoch: number, what });
+        }
+        let (batch, mut added, mut deleted) = (self.batch + 1, Vec::new(), None);
         let mut epoch = self.epoch.clone();
         match purpose {
             Purpose::Epoch { scalars: Scalars { step, values }, name } => {
                 let time_s =
                     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+                if self.header.world_size > 1 && self.durability != Durability::None {
+                    added.push((PREVIOUS.to_owned(), epoch));
+                }
                 epoch = EpochRecord { number, batch, time_s, step, scalars: values.into_iter().collect() };
-                self.changes.set_born(&mut self.contents, batch);
-                added = name;
+                added.extend(name.map(|name| (name, epoch.clone())));
             }
-            Purpose::Snapshot { name } => added = Some(name),
-            Purpose::Delete { name } => {
-                self.history.snapshot(&name)?;
-                deleted = self.history.remove(&name);
+            Purpose::Again { previous } => {
+                epoch = EpochRecord { batch, ..previous };
+                deleted = self.history.remove(PREVIOUS);
             }
+            Purpose::Snapshot { name } => added.push((name, epoch.clone())),
+            Purpose::Delete { name } => deleted = self.history.remove(&name),
         }
-        if let Some(name) = &added {
-            self.history.insert(name.clone(), epoch.clone());
+        if makes_epoch {
+            self.changes.set_born(&mut self.contents, batch);
         }
+        let names = added.iter().map(|(name, _)| name.clone()).collect();
+        added.into_iter().for_each(|(name, epoch)| assert!(self.history.insert(name, epoch), "kept twice"));
+        let added = names;
         let (changes, left, stage, retracts) = (Changes::default(), 0, Stage::DataSynced, Vec::new());
         let (writes, error) = (Vec::new(), None);
         let mut commit =
@@ -175,7 +189,7 @@ impl Store {
 
     /// Snapshots are again as they were before a commit that did not come to be.
     pub(crate) fn unrecord(&mut self, commit: &mut Commit) {
-        if let Some(name) = &commit.added {
+        for name in &commit.added {
             self.history.remove(name);
         }
         if let Some(deleted) = commit.deleted.take() {
@@ -244,8 +258,10 @@ impl Store {
         if let Some(deleted) = &commit.deleted {
             batch.push_deleted(deleted.name())?;
         }
-        if let Some(name) = &commit.added {
-            batch.push_snapshot(name, &commit.epoch)?;
+        for (name, epoch) in
+            self.history.kept().filter(|(name, _)| commit.added.iter().any(|one| one == name))
+        {
+            batch.push_snapshot(name, epoch)?;
         }
         if commit.makes_epoch() {
             let life = Lifetime { born: commit.batch, died: None };

@@ -49,6 +49,13 @@ pub struct Config {
     /// How many snapshots a new store has space for, besides what it has to have: each may take as much as all durable
     /// tensors. With less a snapshot can be made all the same, and steps fail when what it keeps leaves them no space.
     pub snapshots: u32,
+    /// Which rank's shards the store holds, from 0 on: the same at each opening.
+    pub rank: u32,
+    /// How many ranks there are, each with a store of its own; 0: whatever the store has, for tools. With more than one, an epoch is final when the trainer says
+    /// so: see [`crate::Store::finalize`].
+    pub world_size: u32,
+    /// The epoch to open at, one of [`crate::Store::epochs`], instead of the newest: what is newer is dropped.
+    pub epoch: Option<u64>,
     /// The snapshot to open at, instead of the newest epoch: then nothing durable is written. None exists at creation.
     pub snapshot: Option<String>,
 }
@@ -60,6 +67,9 @@ impl Default for Config {
             durability: Durability::default(),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             snapshots: 0,
+            rank: 0,
+            world_size: 1,
+            epoch: None,
             snapshot: None,
         }
     }
@@ -88,6 +98,14 @@ impl Config {
             if self.nvme_path[..place].contains(path) {
                 wrong("store.nvme_path", format!("{} is given twice", path.display()), "each directory once");
             }
+        }
+        if self.rank >= self.world_size.max(1) {
+            let what = format!("rank {} of {} is none", self.rank, self.world_size);
+            wrong("store.rank", what, "a number from 0 on, less than store.world_size");
+        }
+        if self.epoch.is_some() && self.snapshot.is_some() {
+            let what = "a store is opened at an epoch or at a snapshot".to_owned();
+            wrong("store.snapshot", what, "one of the two");
         }
         if self.segment_bytes == 0 || !self.segment_bytes.is_multiple_of(CHECKSUM_BYTES) {
             let what = format!("{} bytes is no multiple of 256 KiB", self.segment_bytes);

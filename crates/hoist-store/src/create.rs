@@ -99,6 +99,8 @@ fn fill(
         directories: config.nvme_path.iter().map(|path| path.display().to_string()).collect(),
         directory: 0,
         segments: sizes,
+        rank: config.rank,
+        world_size: config.world_size.max(1),
     };
     let (history, epoch) = (History::default(), EpochRecord::default());
     let image = Image { contents, history: &history, epoch: &epoch, batch: 0 };

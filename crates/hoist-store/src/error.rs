@@ -141,6 +141,24 @@ pub enum Error {
         /// Its name.
         snapshot: String,
     },
+    /// The store is another rank's.
+    #[error("the store is rank {} of {}'s, and rank {} of {} was to open it: check store.rank and store.world_size",
+        .found.0, .found.1, .asked.0, .asked.1)]
+    Rank {
+        /// Rank and number of ranks of the store.
+        found: (u32, u32),
+        /// Those of the config.
+        asked: (u32, u32),
+    },
+    /// The store cannot be opened at this epoch.
+    #[error("the store has no epoch {asked} any more, or not yet: it can be opened at {}",
+        .epochs.iter().map(u64::to_string).collect::<Vec<_>>().join(" and "))]
+    NoEpoch {
+        /// What was asked for.
+        asked: u64,
+        /// What there is.
+        epochs: Vec<u64>,
+    },
     /// There is no such snapshot.
     #[error("there is no snapshot {name:?}: there {}", if .others.is_empty() { "are none".into() } else { format!("is {others}") })]
     NoSnapshot {

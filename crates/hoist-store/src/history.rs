@@ -29,6 +29,9 @@ pub(crate) struct PastNote {
     pub died: u64,
 }
 
+/// The name under which the epoch before the newest is kept until that is final. No snapshot of a caller's has a slash.
+pub(crate) const PREVIOUS: &str = "/previous";
+
 /// The snapshots, and what only they have.
 #[derive(Default, Clone)]
 pub(crate) struct History {
@@ -57,16 +60,26 @@ impl Deleted {
 }
 
 impl History {
+    /// All that is kept, by name, with [`PREVIOUS`].
+    pub fn kept(&self) -> impl Iterator<Item = (&str, &EpochRecord)> {
+        self.snapshots.iter().map(|(name, epoch)| (name.as_str(), epoch))
+    }
+
+    /// The epoch before the newest, while that is not final.
+    pub fn previous(&self) -> Option<&EpochRecord> {
+        self.snapshots.get(PREVIOUS)
+    }
+
     /// All snapshots, by name.
     pub fn snapshots(&self) -> impl Iterator<Item = (&str, &EpochRecord)> {
-        self.snapshots.iter().map(|(name, epoch)| (name.as_str(), epoch))
+        self.kept().filter(|(name, _)| *name != PREVIOUS)
     }
 
     /// The epoch that is kept as `name`.
     pub fn snapshot(&self, name: &str) -> Result<&EpochRecord, Error> {
         let none = || Error::NoSnapshot {
             name: name.to_owned(),
-            others: self.snapshots.keys().cloned().collect::<Vec<_>>().join(", "),
+            others: self.snapshots().map(|(name, _)| name).collect::<Vec<_>>().join(", "),
         };
         self.snapshots.get(name).ok_or_else(none)
     }
@@ -86,9 +99,9 @@ impl History {
         Ok(())
     }
 
-    /// Keeps an epoch from now on.
-    pub fn insert(&mut self, name: String, epoch: EpochRecord) {
-        self.snapshots.insert(name, epoch);
+    /// Keeps an epoch from now on. `false`: there was one with this name.
+    pub fn insert(&mut self, name: String, epoch: EpochRecord) -> bool {
+        self.snapshots.insert(name, epoch).is_none()
     }
 
     /// Whether a snapshot has what was born and died in these batches.

@@ -35,6 +35,7 @@ mod open;
 mod places;
 mod placing;
 mod ranges;
+mod ranks;
 mod rollback;
 mod safetensors;
 mod scalars;

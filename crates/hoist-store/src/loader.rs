@@ -40,8 +40,9 @@ impl Loader {
                 Record::Spans(spans) => spans.into_iter().try_for_each(|span| self.apply_span(span))?,
                 Record::Note(note) => self.apply_note(note)?,
                 Record::Snapshot(SnapshotRecord { name, epoch }) => {
-                    self.history.check_name(&name).map_err(|error| error.to_string())?;
-                    self.history.insert(name, epoch);
+                    if !self.history.insert(name.clone(), epoch) {
+                        return Err(format!("there are two snapshots {name:?}"));
+                    }
                 }
                 Record::SnapshotDeleted(name) => {
                     let deleted = self.history.remove(&name);

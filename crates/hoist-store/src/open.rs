@@ -77,6 +77,10 @@ where
         copies.push((directory, copy));
     }
     let (header, best) = agree(&mut copies)?;
+    let (found, asked) = ((header.rank, header.world_size), (config.rank, config.world_size));
+    if config.world_size > 0 && found != asked {
+        return Err(Error::Rank { found, asked });
+    }
     let (epoch, batch) = (best.epoch.clone(), best.batch);
     let damaged = |directory: &Directory, what| Error::Damaged { directory: directory.path.clone(), what };
     let (contents, history) = best.finish().map_err(|what| damaged(&copies[0].0, what))?;
@@ -91,6 +95,9 @@ where
     let directories = take_up_journals(copies, &header, &image, (&mut spread, &mut switch))?;
     let durable = Durable { contents, history, shares, epoch, batch };
     let mut store = Store::new(config, header, durable, (directories, segments, spread), switch);
+    if let Some(epoch) = config.epoch {
+        store.start_at(epoch)?;
+    }
     if let Some(name) = &config.snapshot {
         store.epoch = store.history.snapshot(name)?.clone();
         store.contents = store.history.contents_at(&store.contents, store.epoch.batch);

@@ -1,6 +1,7 @@
 //! Snapshots: epochs that are kept under a name. Neither making nor deleting one nor going back to one moves data.
 
 use crate::commit::Purpose;
+use crate::contents::Contents;
 use crate::free_space::occupied;
 use crate::location::UNCOMMITTED;
 use crate::{Durability, Error, RunId, Scalars, Span, Store};
@@ -95,6 +96,12 @@ impl Store {
     pub fn rollback_to(&mut self, name: &str) -> Result<u64, Error> {
         self.check_writable()?;
         let epoch = self.history.snapshot(name)?.clone();
+        let scalars = Epoch::from(&epoch).scalars;
+        self.go_to(&epoch, Purpose::Epoch { scalars, name: None })
+    }
+
+    /// Commits a new epoch that has what an older one has.
+    pub(crate) fn go_to(&mut self, epoch: &EpochRecord, purpose: Purpose) -> Result<u64, Error> {
         let not_yet = |what: &str| Err(Error::NotYet { epoch: self.epoch.number + 1, what: what.to_owned() });
         if self.commit.is_some() || !self.pending.is_empty() {
             return not_yet("requests are in flight, or a commit is under way");
@@ -103,19 +110,30 @@ impl Store {
             return not_yet("something was written since the newest epoch: commit it, or roll it back");
         }
         self.check_commit(self.epoch.number + 1, true)?;
-        let then = self.history.contents_at(&self.contents, epoch.batch);
+        self.change_to(self.history.contents_at(&self.contents, epoch.batch));
+        let started = self.start_commit(purpose, false);
+        if started.is_err() {
+            let mut given_up = Vec::new();
+            std::mem::take(&mut self.changes).undo(&mut self.contents, &mut given_up);
+            self.held.append(&mut given_up);
+            self.free_held();
+        } else {
+            self.contents.outdate_derived();
+        }
+        started
+    }
+
+    /// Makes what is different in `then` the changes of the epoch under construction. Its extents have a holder more.
+    fn change_to(&mut self, then: Contents) {
         for (run, bytes) in then.bytes.into_iter().enumerate() {
             let run = RunId(run as u32);
             let info = &self.contents.layout.runs[run.0 as usize];
-            if info.life != LifeKind::Durable
-                || bytes.locations == self.contents.bytes[run.0 as usize].locations
-            {
+            let now = &mut self.contents.bytes[run.0 as usize];
+            if info.life != LifeKind::Durable || bytes.locations == now.locations {
                 continue;
             }
             let whole = Span { run, offset: 0, bytes: info.bytes };
-            let now = &mut self.contents.bytes[run.0 as usize];
             self.changes.keep_before(now, &whole);
-            // What it has, the snapshot has as well.
             bytes.locations.all().iter().for_each(|piece| self.shares.add(piece.extent));
             (now.locations, now.checksums) = (bytes.locations, bytes.checksums);
             now.locations.set_born(0, whole.bytes, UNCOMMITTED);
@@ -130,17 +148,6 @@ impl Store {
                 self.changes.set_note(&mut self.contents, &key, Some(note.bytes));
             }
         }
-        let started =
-            self.start_commit(Purpose::Epoch { scalars: Epoch::from(&epoch).scalars, name: None }, false);
-        if started.is_err() {
-            let mut given_up = Vec::new();
-            std::mem::take(&mut self.changes).undo(&mut self.contents, &mut given_up);
-            self.held.append(&mut given_up);
-            self.free_held();
-        } else {
-            self.contents.outdate_derived();
-        }
-        started
     }
 
     /// The snapshot that the store is open at, if it is: then nothing durable is written.

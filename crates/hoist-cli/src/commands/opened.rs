@@ -31,7 +31,7 @@ const SLAB_BYTES: u64 = 64 << 20;
 
 /// The config of a store in these directories.
 pub fn config(directories: &[PathBuf]) -> Config {
-    Config { nvme_path: directories.to_vec(), ..Config::default() }
+    Config { nvme_path: directories.to_vec(), world_size: 0, ..Config::default() }
 }
 
 /// The memory that a tool moves bytes through.

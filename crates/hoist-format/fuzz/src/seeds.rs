@@ -33,6 +33,8 @@ fn creation() -> Vec<Record> {
         directories: vec!["/nvme/0".to_owned(), "/nvme/1".to_owned()],
         directory: 1,
         segments: vec![vec![1 << 20], vec![1 << 20, 1 << 18]],
+        rank: 1,
+        world_size: 2,
     };
     let run =
         RunRecord { bytes: 1 << 18, class: Class::Parameter, life: LifeKind::Durable, group: "g".to_owned() };
