@@ -206,6 +206,8 @@ impl Pipeline {
             Refusal::WouldDeadlock { waiting_for } => {
                 Error::WouldDeadlock { waiting_for: cause_name(waiting_for) }
             }
+            // Only a close flushes while somebody waits.
+            Refusal::Flushed => Error::Closed,
             Refusal::RolledBack => self.usable().err().unwrap_or(Error::Closed),
         };
         if let Some(waiting) = self.waiting.remove(&lease) {
@@ -257,15 +259,21 @@ impl Pipeline {
             }
             self.take_one()?;
         }
+        // Whoever waited for what the device gave back may have it now.
+        self.no_leases("close")?;
         self.flush_unwritten()
     }
 
     /// The last handle is gone: nobody waits any more, but what was promised is kept.
     pub(crate) fn abandon(&mut self) {
-        while self.failed.is_none() && self.committing.is_some() {
+        while self.failed.is_none() && (self.committing.is_some() || !self.releasing.is_empty()) {
             if self.take_one().is_err() {
                 return;
             }
+        }
+        // A lease that outlives all handles may be changing what would be written.
+        if !self.held.is_empty() {
+            return;
         }
         if let Err(error) = self.flush_unwritten() {
             tracing::error!(
@@ -276,7 +284,7 @@ impl Pipeline {
 
     /// Without an epoch a step, what is in memory is written when the engine ends.
     fn flush_unwritten(&mut self) -> Result<(), Error> {
-        if self.failed.is_none() && self.held.is_empty() && self.store.durability() != Durability::Step {
+        if self.failed.is_none() && self.store.durability() != Durability::Step {
             self.flush(false, "close")?;
         }
         Ok(())

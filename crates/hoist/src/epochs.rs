@@ -210,7 +210,7 @@ impl Pipeline {
         self.finish_commit()
     }
 
-    fn no_leases(&self, call: &'static str) -> Result<(), Error> {
+    pub(crate) fn no_leases(&self, call: &'static str) -> Result<(), Error> {
         let count = self.held.len() - self.releasing.len();
         if count > 0 { Err(Error::LeasesHeld { call, count }) } else { Ok(()) }
     }

@@ -1,0 +1,107 @@
+//! Calls that end or change much, beside clients that wait in `acquire` or hold leases: nobody waits for ever, and nothing
+//! is lost.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod model;
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use hoist::{Durability, Engine, Error, Lease, Life, Mode, Order};
+use hoist_io::{Fault, FaultKind, Operation};
+use model::drive::{Drive, NO_PAUSE, assert_holds, at, store};
+
+/// Longer than anything here takes.
+const EVER: Duration = Duration::from_secs(20);
+
+/// A client that has asked for an access: what it got, and a sender that ends its lease when it goes.
+fn client(engine: &Engine, access: usize) -> (Receiver<Result<(), Error>>, Sender<()>) {
+    let other = engine.clone();
+    let ((got, gets), (drops, dropped)) = (channel(), channel());
+    std::thread::spawn(move || {
+        let lease = other.acquire(access);
+        got.send(lease.as_ref().map(drop).map_err(Error::clone)).unwrap();
+        let _ = dropped.recv();
+        lease.map(Lease::release)
+    });
+    // Time to ask. Should it take longer, it asks after what comes next, which is no error either.
+    std::thread::sleep(Duration::from_millis(100));
+    (gets, drops)
+}
+
+/// What a call that may never end comes to.
+fn in_time<T: Send + 'static>(engine: &Engine, call: impl FnOnce(&Engine) -> T + Send + 'static) -> T {
+    let engine = engine.clone();
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(call(&engine)));
+    ended.recv_timeout(EVER).expect("the call never ends")
+}
+
+fn late(drive: &Drive, operation: Operation, millis: u64) {
+    let kind = FaultKind::Latency(Duration::from_millis(millis));
+    drive.0.add(Fault { place: at(operation, ".seg"), ..Fault::new(kind) });
+}
+
+/// Kills: a close that says all is well and has left out what is in memory, as a lease was granted while it waited for the
+/// device.
+#[test]
+fn a_close_beside_a_client_that_waits_for_the_device_keeps_what_is_in_memory() {
+    let (_dir, config, mut oracle) = store(Durability::None);
+    let engine = Engine::open(config.clone()).unwrap();
+    let mut order = oracle.write_all(&engine, |life| *life == Life::Durable);
+    let mut read = order.accesses[0].clone();
+    read.uses[0].mode = Mode::Read;
+    order.accesses.insert(1, read);
+    let id = engine.declare(order.clone()).unwrap();
+    engine.begin_step(id).unwrap();
+    let mut lease = engine.acquire(0).unwrap();
+    oracle.fill(&mut lease, &order, 0);
+    lease.release_after(engine.launch(Duration::from_millis(500)).unwrap());
+    let (gets, drops) = client(&engine, 1);
+    let closed = in_time(&engine, Engine::close);
+    if gets.recv_timeout(EVER).unwrap().is_ok() {
+        assert!(matches!(closed, Err(Error::LeasesHeld { call: "close", count: 1 })), "{closed:?}");
+    }
+    drop(drops);
+    if closed.is_err() {
+        in_time(&engine, |engine| while engine.close().is_err() {});
+    }
+    assert_holds(&Engine::open(config).unwrap(), &mut oracle);
+}
+
+/// Kills: a client that waits for ever; an overwritten slot that nobody has filled, written as if somebody had.
+#[test]
+fn who_waits_while_the_engine_closes_hears_so_and_changes_nothing() {
+    let (_dir, config, mut oracle) = store(Durability::None);
+    let drive = Drive::new();
+    let engine = drive.open(&config);
+    let mut order = oracle.write_all(&engine, |life| *life == Life::Durable);
+    let mut read = order.accesses[2].uses[0].clone();
+    read.mode = Mode::Read;
+    order.accesses[1].uses.push(read);
+    let id = engine.declare(order.clone()).unwrap();
+    late(&drive, Operation::Read, 500);
+    engine.begin_step(id).unwrap();
+    oracle.access(&engine, &order, 0, NO_PAUSE);
+    let (gets, _drops) = client(&engine, 1);
+    in_time(&engine, Engine::close).unwrap();
+    let got = gets.recv_timeout(EVER).unwrap();
+    assert!(matches!(got, Err(Error::Closed)), "{got:?}");
+    assert_holds(&Engine::open(config).unwrap(), &mut oracle);
+}
+
+/// What the device still works on when the last handle goes is written all the same.
+#[test]
+fn a_dropped_engine_waits_for_the_device() {
+    let (_dir, config, mut oracle) = store(Durability::None);
+    let engine = Engine::open(config.clone()).unwrap();
+    let order = oracle.write_all(&engine, |life| *life == Life::Durable);
+    let id = engine.declare(Order { accesses: order.accesses[..1].to_vec() }).unwrap();
+    engine.begin_step(id).unwrap();
+    let mut lease = engine.acquire(0).unwrap();
+    oracle.fill(&mut lease, &order, 0);
+    lease.release_after(engine.launch(Duration::from_millis(300)).unwrap());
+    drop(engine);
+    assert_holds(&Engine::open(config).unwrap(), &mut oracle);
+}
