@@ -9,7 +9,6 @@ use hoist_store::{Durability, NOTE_BYTES_MAX};
 
 use crate::cut::{Cut, Units};
 use crate::error::Error;
-use crate::failures::Aborted;
 use crate::message::{Call, Granted, Message, Waiting};
 use crate::order::Order;
 use crate::pipeline::{Pipeline, answer};
@@ -244,23 +243,17 @@ impl Pipeline {
 
     /// Waits for what is under way and writes what a close must keep.
     pub(crate) fn quiesce(&mut self) -> Result<(), Error> {
-        let count = self.held.len() - self.releasing.len();
-        if count > 0 {
-            return Err(Error::LeasesHeld { call: "close", count });
-        }
-        let rolling_back = |aborted: &Option<Aborted>| aborted.as_ref().is_some_and(|one| one.rolling_back);
-        while self.failed.is_none()
-            && (self.committing.is_some() || !self.releasing.is_empty() || rolling_back(&self.aborted))
-        {
-            // Its holder may wait for a call that waits behind this one.
-            let count = self.held.len() - self.releasing.len();
-            if count > 0 && rolling_back(&self.aborted) {
-                return Err(Error::LeasesHeld { call: "close", count });
+        loop {
+            // One that is granted meanwhile, too: its holder may wait for a call that waits behind this one, and what is
+            // under way for its memory.
+            self.no_leases("close")?;
+            let rolling_back = self.aborted.as_ref().is_some_and(|aborted| aborted.rolling_back);
+            let over = self.committing.is_none() && self.releasing.is_empty() && !rolling_back;
+            if over || self.failed.is_some() {
+                break;
             }
             self.take_one()?;
         }
-        // Whoever waited for what the device gave back may have it now.
-        self.no_leases("close")?;
         self.flush_unwritten()
     }
 

@@ -8,7 +8,7 @@ mod model;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use hoist::{Durability, Engine, Error, Lease, Life, Mode, Order};
+use hoist::{Durability, Engine, Error, Lease, Life, Mode, Order, Scalars};
 use hoist_io::{Fault, FaultKind, Operation};
 use model::drive::{Drive, NO_PAUSE, assert_holds, at, store};
 
@@ -68,6 +68,38 @@ fn a_close_beside_a_client_that_waits_for_the_device_keeps_what_is_in_memory() {
         in_time(&engine, |engine| while engine.close().is_err() {});
     }
     assert_holds(&Engine::open(config).unwrap(), &mut oracle);
+}
+
+/// Kills: a close that waits for a commit while a lease is held: its holder may wait for a call that waits behind the
+/// close, and the commit for the memory of the lease.
+#[test]
+fn a_close_does_not_wait_beside_a_lease_that_was_granted_meanwhile() {
+    let (_dir, config, oracle) = store(Durability::Step);
+    let drive = Drive::new();
+    let engine = drive.open(&config);
+    let mut order = oracle.write_all(&engine, |life| *life == Life::Durable);
+    order.accesses.truncate(2);
+    order.accesses[1].uses[0].mode = Mode::Read;
+    let id = engine.declare(order).unwrap();
+    late(&drive, Operation::Read, 300);
+    late(&drive, Operation::Sync, 3000);
+    engine.begin_step(id).unwrap();
+    drop(engine.acquire(0).unwrap());
+    let commit = engine.commit_step(&Scalars::default()).unwrap();
+    engine.begin_step(id).unwrap();
+    let (gets, drops) = client(&engine, 1);
+    let closed = in_time(&engine, Engine::close);
+    assert!(matches!(closed, Err(Error::LeasesHeld { call: "close", count: 1 })), "{closed:?}");
+    gets.recv_timeout(EVER).unwrap().unwrap();
+    let (sender, committed) = channel();
+    std::thread::spawn(move || sender.send(commit.wait()));
+    assert!(
+        committed.recv_timeout(Duration::from_millis(100)).is_err(),
+        "the close has waited for the commit"
+    );
+    drop(drops);
+    assert!(matches!(committed.recv_timeout(EVER), Ok(Ok(2))));
+    in_time(&engine, |engine| while engine.close().is_err() {});
 }
 
 /// Kills: a client that waits for ever; an overwritten slot that nobody has filled, written as if somebody had.
