@@ -96,6 +96,7 @@ impl Pipeline {
                 hoist_plan::Order::compile(&accesses(cuts), &specs, &self.plan_config)
                     .map_err(|error| named(&error, order))?;
             }
+            self.nobody_waits("declare")?;
             self.flush(true, "declare")?;
             self.units = units;
             self.replan(&cuts).map_err(|error| named(&error, &orders[index]))?;
@@ -283,11 +284,20 @@ impl Pipeline {
         Ok(())
     }
 
+    /// For calls that flush: who waits for a lease would be refused.
+    pub(crate) fn nobody_waits(&self, call: &'static str) -> Result<(), Error> {
+        let rule = "comes when nobody waits in acquire: wait until all have their leases and release them";
+        if self.waiting.is_empty() { Ok(()) } else { Err(Error::Step { call, rule }) }
+    }
+
     pub(crate) fn flush(&mut self, all: bool, call: &'static str) -> Result<(), Error> {
-        if !self.held.is_empty() {
-            return Err(Error::LeasesHeld { call, count: self.held.len() });
-        }
-        while self.committing.is_some() {
+        loop {
+            if !self.held.is_empty() {
+                return Err(Error::LeasesHeld { call, count: self.held.len() });
+            }
+            if self.committing.is_none() {
+                break;
+            }
             self.alive()?;
             self.take_one()?;
         }

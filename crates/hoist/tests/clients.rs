@@ -8,9 +8,9 @@ mod model;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use hoist::{Durability, Engine, Error, Lease, Life, Mode, Order, Scalars};
+use hoist::{Access, Durability, Engine, Error, Lease, Life, Mode, Order, Phase, Scalars, TensorUse, Tier};
 use hoist_io::{Fault, FaultKind, Operation};
-use model::drive::{Drive, NO_PAUSE, assert_holds, at, store};
+use model::drive::{Drive, NO_PAUSE, assert_holds, at, reads, store};
 
 /// Longer than anything here takes.
 const EVER: Duration = Duration::from_secs(20);
@@ -70,10 +70,9 @@ fn a_close_beside_a_client_that_waits_for_the_device_keeps_what_is_in_memory() {
     assert_holds(&Engine::open(config).unwrap(), &mut oracle);
 }
 
-/// Kills: a close that waits for a commit while a lease is held: its holder may wait for a call that waits behind the
-/// close, and the commit for the memory of the lease.
-#[test]
-fn a_close_does_not_wait_beside_a_lease_that_was_granted_meanwhile() {
+/// A client gets a lease while this call waits for a commit. Kills: a call that waits for it all the same: the client may
+/// wait for a call that comes later, and the commit for the memory of the lease.
+fn is_refused_beside_a_lease_that_is_granted_meanwhile(call: fn(&Engine) -> Result<(), Error>) {
     let (_dir, config, oracle) = store(Durability::Step);
     let drive = Drive::new();
     let engine = drive.open(&config);
@@ -86,20 +85,116 @@ fn a_close_does_not_wait_beside_a_lease_that_was_granted_meanwhile() {
     engine.begin_step(id).unwrap();
     drop(engine.acquire(0).unwrap());
     let commit = engine.commit_step(&Scalars::default()).unwrap();
-    engine.begin_step(id).unwrap();
     let (gets, drops) = client(&engine, 1);
-    let closed = in_time(&engine, Engine::close);
-    assert!(matches!(closed, Err(Error::LeasesHeld { call: "close", count: 1 })), "{closed:?}");
+    let called = in_time(&engine, call);
+    assert!(matches!(called, Err(Error::LeasesHeld { count: 1, .. })), "{called:?}");
     gets.recv_timeout(EVER).unwrap().unwrap();
     let (sender, committed) = channel();
     std::thread::spawn(move || sender.send(commit.wait()));
     assert!(
         committed.recv_timeout(Duration::from_millis(100)).is_err(),
-        "the close has waited for the commit"
+        "the call has waited for the commit"
     );
     drop(drops);
     assert!(matches!(committed.recv_timeout(EVER), Ok(Ok(2))));
     in_time(&engine, |engine| while engine.close().is_err() {});
+}
+
+#[test]
+fn a_close_does_not_wait_beside_a_lease() {
+    is_refused_beside_a_lease_that_is_granted_meanwhile(Engine::close);
+}
+
+#[test]
+fn a_snapshot_does_not_wait_beside_a_lease() {
+    is_refused_beside_a_lease_that_is_granted_meanwhile(|engine| engine.snapshot("one"));
+}
+
+#[test]
+fn a_rollback_does_not_wait_beside_a_lease() {
+    is_refused_beside_a_lease_that_is_granted_meanwhile(|engine| engine.rollback().map(drop));
+}
+
+/// Kills: a snapshot that cannot be recorded, and waits for a lease that was granted meanwhile before it says so.
+#[test]
+fn a_snapshot_that_fails_does_not_wait_for_a_lease() {
+    let (_dir, mut config, oracle) = store(Durability::Step);
+    config.prefetch = false;
+    let drive = Drive::new();
+    let engine = drive.open(&config);
+    let order = reads(&engine, &oracle);
+    let id = engine.declare(order).unwrap();
+    engine.begin_step(id).unwrap();
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
+    drive.fail(FaultKind::Eio, Operation::Sync, ".journal");
+    let slow = FaultKind::Latency(Duration::from_millis(1000));
+    drive.0.add(Fault { place: at(Operation::Sync, ".journal"), ..Fault::new(slow) });
+    late(&drive, Operation::Read, 300);
+    let (gets, drops) = client(&engine, 1);
+    let error = in_time(&engine, |engine| engine.snapshot("one")).unwrap_err();
+    assert!(matches!(error, Error::Record { .. }), "{error}");
+    gets.recv_timeout(EVER).unwrap().unwrap();
+    drop(drops);
+    drive.0.clear();
+    in_time(&engine, move |engine| while engine.begin_step(id).is_err() {});
+    engine.close().unwrap();
+}
+
+/// Calls that write everything out beside a client that waits in `acquire`, with a commit under way and without. Kills: one
+/// that waits for ever; a lease that is granted in the middle of it.
+fn is_refused_while_a_client_waits(durability: Durability, call: fn(&Engine) -> Result<(), Error>) {
+    for commits in [false, true] {
+        let (_dir, config, mut oracle) = store(durability);
+        let drive = Drive::new();
+        let engine = drive.open(&config);
+        if durability == Durability::Snapshot {
+            engine.snapshot("known").unwrap();
+        }
+        let mut order = oracle.write_all(&engine, |life| *life == Life::Durable);
+        order.accesses.truncate(2);
+        order.accesses[1].uses[0].mode = Mode::Read;
+        let id = engine.declare(order.clone()).unwrap();
+        late(&drive, Operation::Read, 500);
+        if commits {
+            late(&drive, Operation::Sync, 1000);
+        }
+        engine.begin_step(id).unwrap();
+        oracle.access(&engine, &order, 0, NO_PAUSE);
+        let mut commit = Some(engine.commit_step(&Scalars::default()).unwrap());
+        if !commits {
+            commit.take().unwrap().wait().unwrap();
+        }
+        let (gets, drops) = client(&engine, 1);
+        let called = in_time(&engine, call);
+        let rule = called.unwrap_err().to_string();
+        assert!(rule.contains("when nobody waits in acquire"), "{rule}");
+        gets.recv_timeout(EVER).unwrap().unwrap();
+        drop(drops);
+        drive.0.clear();
+        in_time(&engine, move |engine| while call(engine).is_err() {});
+        engine.close().unwrap();
+    }
+}
+
+#[test]
+fn declaring_an_order_that_cuts_anew_waits_for_nobody() {
+    is_refused_while_a_client_waits(Durability::Step, |engine| {
+        let whole = engine.whole(engine.tensor("1.weight").unwrap(), Mode::Read);
+        let pieces = engine.pieces(whole.tensor, 256 << 10).into_iter();
+        let uses = pieces.map(|bytes| TensorUse { bytes, ..whole.clone() });
+        let accesses = uses.map(|one| Access::new("1", Phase::Forward, Tier::Host, vec![one])).collect();
+        engine.declare(Order { accesses }).map(drop)
+    });
+}
+
+#[test]
+fn a_snapshot_of_what_is_in_memory_waits_for_nobody() {
+    is_refused_while_a_client_waits(Durability::Snapshot, |engine| engine.snapshot("new"));
+}
+
+#[test]
+fn going_back_from_what_is_in_memory_waits_for_nobody() {
+    is_refused_while_a_client_waits(Durability::Snapshot, |engine| engine.rollback_to("known").map(drop));
 }
 
 /// Kills: a client that waits for ever; an overwritten slot that nobody has filled, written as if somebody had.
