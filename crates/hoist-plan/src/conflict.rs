@@ -44,14 +44,12 @@ impl Plan {
     /// What keeps a unit that is there from being leased.
     pub(crate) fn conflict(&mut self, one: Use, tier: Tier, actions: &mut Vec<Action>) -> Option<Cause> {
         let epoch = self.epoch;
-        // Versions of the next epoch cannot leave memory before this one is durable: were they let
-        // in first, what the sealed epoch still has on the device might find no room on the host.
-        let saving =
-            matches!(self.sealed, Some((_, false))) && (!self.drains.is_empty() || self.copies_out_pending());
-        let unit = self.unit(one.unit);
-        if saving && one.mode.writes() && unit.durable() {
+        if (tier == Tier::Host || (one.mode.writes() && self.unit(one.unit).durable()))
+            && self.saves_from_device()
+        {
             return Some(Cause::D2h);
         }
+        let unit = self.unit(one.unit);
         if unit.host_holds.writer || unit.device_holds.writer {
             return Some(if tier == Tier::Host { Cause::HostFull } else { Cause::DeviceFull });
         }
@@ -97,6 +95,18 @@ impl Plan {
             return Some(Cause::DeviceFull);
         }
         self.forget_made_ahead(one.unit, actions)
+    }
+
+    /// Whether the sealed epoch has versions only on the device, which leave it through the host. Until then nobody gets a
+    /// lease of host memory, which may be kept until the epoch is durable: the copies would find no room. Nor is a durable
+    /// unit changed: its version is of the next epoch, and cannot leave memory before this one is durable.
+    fn saves_from_device(&self) -> bool {
+        let Some((epoch, false)) = self.sealed else { return false };
+        let only_there = |id: &UnitId| {
+            let unit = &self.units[id.0 as usize];
+            unit.unsaved == Some(epoch) && !unit.on_host()
+        };
+        self.unsaved_sealed_count > 0 && self.unsaved_sealed.iter().any(only_there)
     }
 
     /// Before a unit is changed, what was made from it ahead of an access that has not come is

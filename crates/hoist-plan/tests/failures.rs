@@ -120,3 +120,43 @@ fn what_a_rollback_dropped_is_read_ahead_again() {
     let reads = actions.iter().filter(|action| matches!(action, Action::Read { .. })).count();
     assert_eq!(reads, 4, "{actions:?}");
 }
+
+/// What the sealed epoch has on the device fits the host, but for a lease of the next step that is held until the epoch is
+/// durable. (Kills: host memory that is handed out before copies from the device have theirs.)
+#[test]
+fn an_epoch_does_not_wait_for_leases_of_the_next_step() {
+    for prefetch in [false, true] {
+        for mode in [Mode::Read, Mode::Overwrite] {
+            epoch_beside_a_lease(prefetch, mode);
+        }
+    }
+}
+
+fn epoch_beside_a_lease(prefetch: bool, mode: Mode) {
+    let unit = |pages, kind, stored| UnitSpec { bytes: pages * PAGE_BYTES, kind, stored };
+    let mut specs = vec![unit(3, Kind::Scratch, false)];
+    specs.extend((0..3).map(|_| unit(2, Kind::Durable, true)));
+    let mut world = World::new(config(4, 8 * PAGE_BYTES, prefetch, true), specs, 1);
+    let access = |tier, unit, mode| AccessSpec {
+        tier,
+        uses: vec![UnitUse { unit: UnitId(unit), mode }],
+        compute_ns: 1,
+    };
+    let writes = (1..4).map(|unit| access(Tier::Device, unit, Mode::Overwrite));
+    let reads = (1..4).map(|unit| access(Tier::Device, unit, Mode::Read));
+    let scratch = [access(Tier::Host, 0, Mode::Overwrite), access(Tier::Host, 0, mode)];
+    let order = scratch[..1].iter().cloned().chain(writes).chain(scratch[1..].iter().cloned()).chain(reads);
+    world.order = world.declare(order.collect()).expect("it fits");
+    world.event(Event::StepBegun(world.order));
+    assert!((0..4).all(|access| world.access(access)));
+    world.commit();
+    world.event(Event::StepBegun(world.order));
+    let lease = LeaseId(world.next_lease);
+    world.next_lease += 1;
+    world.leases.insert(lease, 4);
+    world.event(Event::Demanded { lease, client: ClientId(0), access: 4 });
+    world.finish_commits();
+    while !world.held.contains(&lease) {
+        assert!(world.complete_one(), "the lease is never granted");
+    }
+}

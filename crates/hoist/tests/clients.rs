@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use hoist::{Access, Durability, Engine, Error, Lease, Life, Mode, Order, Phase, Scalars, TensorUse, Tier};
 use hoist_io::{Fault, FaultKind, Operation};
-use model::drive::{Drive, NO_PAUSE, assert_holds, at, reads, store};
+use model::MIB;
+use model::drive::{Drive, NO_PAUSE, assert_holds, at, reads, store, store_of};
 
 /// Longer than anything here takes.
 const EVER: Duration = Duration::from_secs(20);
@@ -231,4 +232,34 @@ fn a_dropped_engine_waits_for_the_device() {
     lease.release_after(engine.launch(Duration::from_millis(300)).unwrap());
     drop(engine);
     assert_holds(&Engine::open(config).unwrap(), &mut oracle);
+}
+
+/// A step changes eight tensors on the device, and the next one takes all of the host before they are saved through it.
+/// Kills: host memory that is handed out first, and keeps a trainer for ever that waits for its commit with a lease in hand.
+#[test]
+fn a_commit_does_not_wait_for_a_lease_of_the_next_step() {
+    let (_dir, mut config, _) = store_of(8, Durability::Step);
+    (config.host.budget_bytes, config.device.budget_bytes) = (4 * MIB, 12 * MIB);
+    let drive = Drive::new();
+    let engine = drive.open(&config);
+    let whole = |name: String, mode| engine.whole(engine.tensor(&name).unwrap(), mode);
+    let weights = |mode| {
+        let uses = (0..8).map(move |layer| whole(format!("{layer}.weight"), mode));
+        uses.map(|one| Access::new("weight", Phase::Optimizer, Tier::Device, vec![one]))
+    };
+    let gradients = (0..4).map(|layer| whole(format!("{layer}.gradient"), Mode::Overwrite)).collect();
+    let gradients = Access::new("gradients", Phase::Backward, Tier::Host, gradients);
+    let accesses = weights(Mode::Overwrite).chain([gradients]).chain(weights(Mode::Read)).collect();
+    let id = engine.declare(Order { accesses }).unwrap();
+    late(&drive, Operation::Write, 300);
+    engine.begin_step(id).unwrap();
+    (0..8).for_each(|index| drop(engine.acquire(index).unwrap()));
+    let commit = engine.commit_step(&Scalars::default()).unwrap();
+    engine.begin_step(id).unwrap();
+    let lease = engine.acquire(8).unwrap();
+    drive.0.clear();
+    assert_eq!(in_time(&engine, |_| commit.wait()).unwrap(), 2);
+    drop(lease);
+    engine.commit_step(&Scalars::default()).unwrap().wait().unwrap();
+    engine.close().unwrap();
 }
