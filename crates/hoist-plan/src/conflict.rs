@@ -1,7 +1,7 @@
 //! What keeps a unit that is in place from being leased, and demands that can never be met.
 
 use crate::contract::{Action, Cause, Refusal, Tier, UnitId};
-use crate::demand::Lease;
+use crate::demand::{Demand, Lease};
 use crate::order::Use;
 use crate::plan::{Declared, Plan};
 use crate::unit::{Device, Host, WriteBack};
@@ -31,6 +31,22 @@ impl Plan {
             }
         }
         held
+    }
+
+    /// Whether leases alone keep a demand, when nothing moves: they are on what it asks for, or fill the device, where
+    /// nothing stays because it could not be written.
+    fn is_kept_by_leases(&self, index: usize) -> bool {
+        let Demand { seq, cause, .. } = self.demands[index];
+        let order = &self.orders[self.current].order;
+        let tier = order.tier(self.position(seq));
+        let mut units = self.uses(seq).map(|i| order.uses[i].unit);
+        let leased = |id: UnitId| self.leases.values().any(|lease| lease.holds(&self.orders, id));
+        match cause {
+            Cause::DeviceFull => true,
+            // A copy from the device that finds no room on the host.
+            Cause::D2h => false,
+            _ => units.clone().any(leased) && units.all(|id| leased(id) || self.is_in(id, tier)),
+        }
     }
 
     pub(crate) fn is_in(&self, unit: UnitId, tier: Tier) -> bool {
@@ -145,7 +161,7 @@ impl Plan {
         if self.leases.values().any(|lease| lease.releasing || !blocked(lease.client)) {
             return false;
         }
-        let leases_only = self.waits_for_leases(self.demands.len() - 1);
+        let leases_only = self.is_kept_by_leases(self.demands.len() - 1);
         let Some(youngest) = self.demands.pop_back() else { return false };
         self.forget_demand(&youngest, actions);
         let in_the_way = self.units.iter().position(|unit| unit.write_failed && unit.unsaved.is_none());

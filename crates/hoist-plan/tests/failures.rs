@@ -5,7 +5,7 @@ mod driver;
 use driver::models::{PAGE_BYTES, Shape, config, first_seed, run_steps, world, world_of};
 use driver::{Random, World};
 use hoist_plan::{
-    AccessSpec, Action, ClientId, Event, Kind, LeaseId, Mode, Refusal, Tier, UnitId, UnitSpec, UnitUse,
+    AccessSpec, Action, Cause, ClientId, Event, Kind, LeaseId, Mode, Refusal, Tier, UnitId, UnitSpec, UnitUse,
 };
 
 /// Writes that fail while there is no epoch to fail with them: the bytes stay in memory, and a flush on a drive that is
@@ -101,6 +101,49 @@ fn a_deadlock_of_leases_is_told_as_one() {
         matches!(action, Action::Refuse { lease: LeaseId(103), refusal: Refusal::WouldDeadlock { .. } })
     };
     assert!(actions.iter().any(refused), "{actions:?}");
+}
+
+/// A client that holds a lease and asks for another hears of the scratch that fills the host, if that is what keeps it, and
+/// not if the device is full of leases. (Kills: either taken for the other.)
+#[test]
+fn what_was_not_written_is_named_to_a_client_that_holds_a_lease() {
+    for tier in [Tier::Host, Tier::Device] {
+        let specs = vec![UnitSpec { bytes: PAGE_BYTES, kind: Kind::Scratch, stored: false }; 4];
+        let device_bytes = if tier == Tier::Host { 8 } else { 1 } * PAGE_BYTES;
+        let mut world = World::new(config(3, device_bytes, false, true), specs, 1);
+        let access = |tier, unit, mode| AccessSpec {
+            tier,
+            uses: vec![UnitUse { unit: UnitId(unit), mode }],
+            compute_ns: 1,
+        };
+        let first = (0..2).map(|unit| access(Tier::Host, unit, Mode::Overwrite));
+        let then = (2..4).map(|unit| access(tier, unit, Mode::Overwrite));
+        let reads = (0..4).map(|unit| access(Tier::Host, unit, Mode::Read));
+        world.order = world.declare(first.chain(then).chain(reads).collect()).expect("it fits");
+        world.event(Event::StepBegun(world.order));
+        world.failing_writes = 1000;
+        assert!((0..2).all(|unit| world.access(unit)));
+        while world.complete_one() {}
+        let mut ask = |lease, access| {
+            let (lease, client) = (LeaseId(lease), ClientId(0));
+            let mut actions = Vec::new();
+            world.plan.handle(Event::Demanded { lease, client, access }, world.now_ns, &mut actions);
+            actions
+        };
+        let actions = ask(100, 2);
+        assert!(actions.contains(&Action::Grant { lease: LeaseId(100) }), "{actions:?}");
+        let actions = ask(101, 3);
+        let refusals = actions.iter().filter_map(|action| match action {
+            Action::Refuse { lease: LeaseId(101), refusal } => Some(*refusal),
+            _ => None,
+        });
+        let refusals: Vec<Refusal> = refusals.collect();
+        match refusals[..] {
+            [Refusal::NotWritten { .. }] => assert_eq!(tier, Tier::Host),
+            [Refusal::WouldDeadlock { waiting_for: Cause::DeviceFull }] => assert_eq!(tier, Tier::Device),
+            _ => panic!("{actions:?}"),
+        }
+    }
 }
 
 /// Kills: windows of what is read ahead that stay where they were before the slots went.
