@@ -42,6 +42,8 @@ impl Plan {
         if let Some((sealed, _)) = self.sealed.take() {
             self.epoch = sealed;
         }
+        // The next epoch has the number of the one that is lost, and a try of its own.
+        self.tried_again_for = 0;
         self.unsaved.clear();
         self.unsaved_sealed.clear();
         self.rolling_back = false;

@@ -146,6 +146,40 @@ fn what_was_not_written_is_named_to_a_client_that_holds_a_lease() {
     }
 }
 
+/// Scratch that fills the host, and that an epoch must pass, is written once more for it, and for the one that comes in its
+/// place. (Kills: an epoch that tries for ever; one that is not tried, as the one before it had its number.)
+#[test]
+fn what_is_in_the_way_of_an_epoch_is_tried_once_for_each() {
+    let spec = |kind, stored| UnitSpec { bytes: PAGE_BYTES, kind, stored };
+    let specs = vec![spec(Kind::Scratch, false), spec(Kind::Scratch, false), spec(Kind::Durable, true)];
+    let mut world = World::new(config(2, 8 * PAGE_BYTES, false, true), specs, 1);
+    let access = |tier, unit, mode| AccessSpec {
+        tier,
+        uses: vec![UnitUse { unit: UnitId(unit), mode }],
+        compute_ns: 1,
+    };
+    let order = vec![
+        access(Tier::Host, 0, Mode::Overwrite),
+        access(Tier::Host, 1, Mode::Overwrite),
+        access(Tier::Device, 2, Mode::Overwrite),
+        access(Tier::Host, 0, Mode::Read),
+        access(Tier::Host, 1, Mode::Read),
+    ];
+    world.order = world.declare(order).expect("it fits");
+    world.failing_writes = 1000;
+    for rollbacks in 1..3 {
+        world.event(Event::StepBegun(world.order));
+        assert!((0..3).all(|access| world.access(access)));
+        while world.complete_one() {}
+        let before = world.log.len();
+        world.commit();
+        let ended = (0..100).any(|_| !world.complete_one());
+        let writes = world.log[before..].iter().filter(|action| matches!(action, Action::Write { .. }));
+        assert_eq!((writes.count(), world.rollbacks), (2, rollbacks), "{:?}", world.log);
+        assert!(ended && world.epoch == 1);
+    }
+}
+
 /// Kills: windows of what is read ahead that stay where they were before the slots went.
 #[test]
 fn what_a_rollback_dropped_is_read_ahead_again() {
