@@ -1,7 +1,7 @@
 //! What keeps a unit that is in place from being leased, and demands that can never be met.
 
 use crate::contract::{Action, Cause, Refusal, Tier, UnitId};
-use crate::demand::Lease;
+use crate::demand::{Demand, Lease};
 use crate::order::Use;
 use crate::plan::{Declared, Plan};
 use crate::unit::{Device, Host, WriteBack};
@@ -33,6 +33,22 @@ impl Plan {
         held
     }
 
+    /// Whether leases alone keep a demand, when nothing moves: they are on what it asks for, or fill the device, where
+    /// nothing stays because it could not be written.
+    fn is_kept_by_leases(&self, index: usize) -> bool {
+        let Demand { seq, cause, .. } = self.demands[index];
+        let order = &self.orders[self.current].order;
+        let tier = order.tier(self.position(seq));
+        let mut units = self.uses(seq).map(|i| order.uses[i].unit);
+        let leased = |id: UnitId| self.leases.values().any(|lease| lease.holds(&self.orders, id));
+        match cause {
+            Cause::DeviceFull => true,
+            // A copy from the device that finds no room on the host.
+            Cause::D2h => false,
+            _ => units.clone().any(leased) && units.all(|id| leased(id) || self.is_in(id, tier)),
+        }
+    }
+
     pub(crate) fn is_in(&self, unit: UnitId, tier: Tier) -> bool {
         let unit = &self.units[unit.0 as usize];
         match tier {
@@ -44,14 +60,12 @@ impl Plan {
     /// What keeps a unit that is there from being leased.
     pub(crate) fn conflict(&mut self, one: Use, tier: Tier, actions: &mut Vec<Action>) -> Option<Cause> {
         let epoch = self.epoch;
-        // Versions of the next epoch cannot leave memory before this one is durable: were they let
-        // in first, what the sealed epoch still has on the device might find no room on the host.
-        let saving =
-            matches!(self.sealed, Some((_, false))) && (!self.drains.is_empty() || self.copies_out_pending());
-        let unit = self.unit(one.unit);
-        if saving && one.mode.writes() && unit.durable() {
+        if (tier == Tier::Host || (one.mode.writes() && self.unit(one.unit).durable()))
+            && self.saves_from_device()
+        {
             return Some(Cause::D2h);
         }
+        let unit = self.unit(one.unit);
         if unit.host_holds.writer || unit.device_holds.writer {
             return Some(if tier == Tier::Host { Cause::HostFull } else { Cause::DeviceFull });
         }
@@ -99,6 +113,18 @@ impl Plan {
         self.forget_made_ahead(one.unit, actions)
     }
 
+    /// Whether the sealed epoch has versions only on the device, which leave it through the host. Until then nobody gets a
+    /// lease of host memory, which may be kept until the epoch is durable: the copies would find no room. Nor is a durable
+    /// unit changed: its version is of the next epoch, and cannot leave memory before this one is durable.
+    fn saves_from_device(&self) -> bool {
+        let Some((epoch, false)) = self.sealed else { return false };
+        let only_there = |id: &UnitId| {
+            let unit = &self.units[id.0 as usize];
+            unit.unsaved == Some(epoch) && !unit.on_host()
+        };
+        self.unsaved_sealed_count > 0 && self.unsaved_sealed.iter().any(only_there)
+    }
+
     /// Before a unit is changed, what was made from it ahead of an access that has not come is
     /// forgotten: that access gets what the order in which accesses really come says. In the declared
     /// order nothing is made ahead of such a change.
@@ -135,7 +161,7 @@ impl Plan {
         if self.leases.values().any(|lease| lease.releasing || !blocked(lease.client)) {
             return false;
         }
-        let leases_only = self.waits_for_leases(self.demands.len() - 1);
+        let leases_only = self.is_kept_by_leases(self.demands.len() - 1);
         let Some(youngest) = self.demands.pop_back() else { return false };
         self.forget_demand(&youngest, actions);
         let in_the_way = self.units.iter().position(|unit| unit.write_failed && unit.unsaved.is_none());

@@ -112,6 +112,8 @@ pub enum Refusal {
     },
     /// What it asks for is being rolled back.
     RolledBack,
+    /// Everything is being written out: what it would change comes too late.
+    Flushed,
 }
 
 /// Why a checksum is asked for.
@@ -156,7 +158,7 @@ pub enum Event {
     /// units are written each step.
     Rollback,
     /// Write what is nowhere but in memory: durable units, and with `all` scratch units too, and
-    /// then forget all slots. Answered by [`Action::Flushed`].
+    /// then forget all slots. Not while leases are held; who waits for one is refused. Answered by [`Action::Flushed`].
     Flush {
         /// Scratch too, and leave no slot behind.
         all: bool,

@@ -11,12 +11,17 @@ impl Plan {
         assert!(self.config.write_each_step, "what is written in place cannot be taken back");
         self.rolling_back = true;
         self.flushing = None;
+        self.refuse_all(Refusal::RolledBack, actions);
+    }
+
+    /// Nobody waits any more, and nothing is brought for anybody.
+    pub(crate) fn refuse_all(&mut self, refusal: Refusal, actions: &mut Vec<Action>) {
         for demand in std::mem::take(&mut self.demands) {
             for i in self.uses(demand.seq) {
                 let id = self.orders[self.current].order.uses[i].unit;
                 self.unit(id).demanded_by = None;
             }
-            actions.push(Action::Refuse { lease: demand.lease, refusal: Refusal::RolledBack });
+            actions.push(Action::Refuse { lease: demand.lease, refusal });
         }
         for id in std::mem::take(&mut self.gathering) {
             self.leave_gathering(id, actions);
@@ -37,6 +42,8 @@ impl Plan {
         if let Some((sealed, _)) = self.sealed.take() {
             self.epoch = sealed;
         }
+        // The next epoch has the number of the one that is lost, and a try of its own.
+        self.tried_again_for = 0;
         self.unsaved.clear();
         self.unsaved_sealed.clear();
         self.rolling_back = false;

@@ -1,6 +1,6 @@
 //! Steps, epochs and flushes.
 
-use crate::contract::{Action, OrderId, UnitId};
+use crate::contract::{Action, OrderId, Refusal, UnitId};
 use crate::plan::Plan;
 use crate::unit::{Device, Host};
 
@@ -108,6 +108,9 @@ impl Plan {
     pub(crate) fn flush(&mut self, all: bool, actions: &mut Vec<Action>) {
         assert!(self.leases.is_empty(), "flushed with {} leases held", self.leases.len());
         self.flushing = Some(all);
+        // A lease that is granted now could change what has been written already, or give back an overwritten slot that
+        // nobody has filled.
+        self.refuse_all(Refusal::Flushed, actions);
         for index in 0..self.units.len() {
             // Whatever it failed for may be over, and nobody comes after this who would try again.
             self.units[index].write_failed = false;

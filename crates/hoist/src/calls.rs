@@ -9,7 +9,6 @@ use hoist_store::{Durability, NOTE_BYTES_MAX};
 
 use crate::cut::{Cut, Units};
 use crate::error::Error;
-use crate::failures::Aborted;
 use crate::message::{Call, Granted, Message, Waiting};
 use crate::order::Order;
 use crate::pipeline::{Pipeline, answer};
@@ -97,6 +96,7 @@ impl Pipeline {
                 hoist_plan::Order::compile(&accesses(cuts), &specs, &self.plan_config)
                     .map_err(|error| named(&error, order))?;
             }
+            self.nobody_waits("declare")?;
             self.flush(true, "declare")?;
             self.units = units;
             self.replan(&cuts).map_err(|error| named(&error, &orders[index]))?;
@@ -206,6 +206,8 @@ impl Pipeline {
             Refusal::WouldDeadlock { waiting_for } => {
                 Error::WouldDeadlock { waiting_for: cause_name(waiting_for) }
             }
+            // Only a close flushes while somebody waits.
+            Refusal::Flushed => Error::Closed,
             Refusal::RolledBack => self.usable().err().unwrap_or(Error::Closed),
         };
         if let Some(waiting) = self.waiting.remove(&lease) {
@@ -242,18 +244,14 @@ impl Pipeline {
 
     /// Waits for what is under way and writes what a close must keep.
     pub(crate) fn quiesce(&mut self) -> Result<(), Error> {
-        let count = self.held.len() - self.releasing.len();
-        if count > 0 {
-            return Err(Error::LeasesHeld { call: "close", count });
-        }
-        let rolling_back = |aborted: &Option<Aborted>| aborted.as_ref().is_some_and(|one| one.rolling_back);
-        while self.failed.is_none()
-            && (self.committing.is_some() || !self.releasing.is_empty() || rolling_back(&self.aborted))
-        {
-            // Its holder may wait for a call that waits behind this one.
-            let count = self.held.len() - self.releasing.len();
-            if count > 0 && rolling_back(&self.aborted) {
-                return Err(Error::LeasesHeld { call: "close", count });
+        loop {
+            // One that is granted meanwhile, too: its holder may wait for a call that waits behind this one, and what is
+            // under way for its memory.
+            self.no_leases("close")?;
+            let rolling_back = self.aborted.as_ref().is_some_and(|aborted| aborted.rolling_back);
+            let over = self.committing.is_none() && self.releasing.is_empty() && !rolling_back;
+            if over || self.failed.is_some() {
+                break;
             }
             self.take_one()?;
         }
@@ -262,10 +260,14 @@ impl Pipeline {
 
     /// The last handle is gone: nobody waits any more, but what was promised is kept.
     pub(crate) fn abandon(&mut self) {
-        while self.failed.is_none() && self.committing.is_some() {
+        while self.failed.is_none() && (self.committing.is_some() || !self.releasing.is_empty()) {
             if self.take_one().is_err() {
                 return;
             }
+        }
+        // A lease that outlives all handles may be changing what would be written.
+        if !self.held.is_empty() {
+            return;
         }
         if let Err(error) = self.flush_unwritten() {
             tracing::error!(
@@ -276,17 +278,26 @@ impl Pipeline {
 
     /// Without an epoch a step, what is in memory is written when the engine ends.
     fn flush_unwritten(&mut self) -> Result<(), Error> {
-        if self.failed.is_none() && self.held.is_empty() && self.store.durability() != Durability::Step {
+        if self.failed.is_none() && self.store.durability() != Durability::Step {
             self.flush(false, "close")?;
         }
         Ok(())
     }
 
+    /// For calls that flush: who waits for a lease would be refused.
+    pub(crate) fn nobody_waits(&self, call: &'static str) -> Result<(), Error> {
+        let rule = "comes when nobody waits in acquire: wait until all have their leases and release them";
+        if self.waiting.is_empty() { Ok(()) } else { Err(Error::Step { call, rule }) }
+    }
+
     pub(crate) fn flush(&mut self, all: bool, call: &'static str) -> Result<(), Error> {
-        if !self.held.is_empty() {
-            return Err(Error::LeasesHeld { call, count: self.held.len() });
-        }
-        while self.committing.is_some() {
+        loop {
+            if !self.held.is_empty() {
+                return Err(Error::LeasesHeld { call, count: self.held.len() });
+            }
+            if self.committing.is_none() {
+                break;
+            }
             self.alive()?;
             self.take_one()?;
         }

@@ -179,7 +179,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::BadAccess`]: an access that is larger than its tier's budget, with both numbers,
-    /// or cut where it cannot be.
+    /// or cut where it cannot be. [`Error::Step`] within a step, and, where tensors are cut that were not cut so before,
+    /// beside a client that waits in [`Engine::acquire`]; [`Error::LeasesHeld`].
     pub fn declare(&self, order: Order) -> Result<OrderId, Error> {
         self.ask(|reply| Call::Declare(order, reply))?
     }
@@ -253,8 +254,9 @@ impl Engine {
     /// waited for. At durability `"snapshot"` this is what makes an epoch: all that is dirty is written first.
     ///
     /// # Errors
-    /// [`Error::Step`] within a step, [`Error::LeasesHeld`], [`Error::Record`]; a name that is taken or cannot be one, and
-    /// durability `"none"`, by the store's error.
+    /// [`Error::Step`] within a step, and at durability `"snapshot"` beside a client that waits in [`Engine::acquire`];
+    /// [`Error::LeasesHeld`], [`Error::Record`]; a name that is taken or cannot be one, and durability `"none"`, by the
+    /// store's error.
     pub fn snapshot(&self, name: &str) -> Result<(), Error> {
         self.ask(|reply| Call::Snapshot(name.to_string(), reply))?
     }
@@ -287,7 +289,8 @@ impl Engine {
     /// was said of its step included; that is returned. No bytes are copied, and all snapshots stay.
     ///
     /// # Errors
-    /// [`Error::LeasesHeld`], [`Error::Record`]; a name that is none and durability `"none"`, by the store's error.
+    /// [`Error::LeasesHeld`], [`Error::Record`]; [`Error::Step`] at durability `"snapshot"` beside a client that waits in
+    /// [`Engine::acquire`]; a name that is none and durability `"none"`, by the store's error.
     pub fn rollback_to(&self, snapshot: &str) -> Result<Epoch, Error> {
         self.ask(|reply| Call::Rollback(Some(snapshot.to_string()), reply))?
     }

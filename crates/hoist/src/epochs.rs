@@ -94,7 +94,7 @@ impl Pipeline {
             self.notes.clear();
             return Ok(());
         }
-        self.finish_commit()?;
+        self.finish_commit(CALL)?;
         self.drop_step(Error::Aborted)
     }
 
@@ -106,7 +106,10 @@ impl Pipeline {
         self.aborted = Some(Aborted::asked_for(why));
         self.events.push_back(Event::Rollback);
         self.decide();
-        while self.aborted.as_ref().is_some_and(|aborted| aborted.rolling_back) {
+        // A lease that was granted while a record was waited for comes back first: the next call sees to that.
+        while self.aborted.as_ref().is_some_and(|aborted| aborted.rolling_back)
+            && self.no_leases("rollback").is_ok()
+        {
             self.alive()?;
             self.take_one()?;
         }
@@ -118,6 +121,7 @@ impl Pipeline {
         const CALL: &str = "snapshot";
         self.between_steps(CALL)?;
         if self.store.durability() == Durability::Snapshot {
+            self.nobody_waits(CALL)?;
             self.flush(false, CALL)?;
         }
         self.keep_record(|store| store.snapshot(name))
@@ -140,7 +144,7 @@ impl Pipeline {
             Durability::Snapshot | Durability::Step => {}
         }
         self.end_abort()?;
-        self.finish_commit()?;
+        self.finish_commit(CALL)?;
         if self.store.durability() == Durability::Step {
             self.drop_step(Error::Aborted)?;
             self.end_abort()?;
@@ -156,6 +160,7 @@ impl Pipeline {
         if !self.store.snapshots().any(|(one, _)| one == name) {
             return self.store.rollback_to(name).map(drop).map_err(Error::from);
         }
+        self.nobody_waits("rollback")?;
         (self.in_step, self.step_writes) = (false, false);
         self.notes.clear();
         self.flush(true, "rollback")?;
@@ -206,20 +211,23 @@ impl Pipeline {
         }
         self.no_leases(call)?;
         self.end_abort()?;
-        self.finish_commit()
+        self.finish_commit(call)
     }
 
-    fn no_leases(&self, call: &'static str) -> Result<(), Error> {
+    pub(crate) fn no_leases(&self, call: &'static str) -> Result<(), Error> {
         let count = self.held.len() - self.releasing.len();
         if count > 0 { Err(Error::LeasesHeld { call, count }) } else { Ok(()) }
     }
 
-    /// Waits for the commit under way, and for the device.
-    fn finish_commit(&mut self) -> Result<(), Error> {
+    /// Waits for the commit under way, and for the device. Not beside a lease that is granted meanwhile: its holder may
+    /// wait for a call that comes after this one.
+    fn finish_commit(&mut self, call: &'static str) -> Result<(), Error> {
         while self.committing.is_some() || self.next_commit.is_some() || !self.releasing.is_empty() {
             self.alive()?;
+            self.no_leases(call)?;
             self.take_one()?;
         }
+        self.no_leases(call)?;
         self.usable()
     }
 }

@@ -122,7 +122,7 @@ impl World {
             epoch: 1,
             granted: 0,
             published: Vec::new(),
-            flushed: false,
+            flushed: true,
             failing: 0,
             failing_writes: 0,
             failing_commits: 0,
@@ -247,6 +247,7 @@ impl World {
                     Refusal::NotWritten { .. } => self.failing_writes > 0,
                     Refusal::WouldDeadlock { .. } => false,
                     Refusal::RolledBack => self.rolling_back,
+                    Refusal::Flushed => !self.flushed,
                 };
                 assert!(known, "{refusal:?}");
                 self.leases.remove(&lease).expect("refused nobody");
