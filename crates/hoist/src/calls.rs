@@ -46,6 +46,11 @@ impl Pipeline {
                 let all = self.store.snapshots().map(|(name, epoch)| (name.to_owned(), epoch));
                 answer(&reply, all.collect());
             }
+            Call::Finalize(epoch, reply) => {
+                let finalized = self.finalize(epoch);
+                answer(&reply, finalized);
+            }
+            Call::Epochs(reply) => answer(&reply, self.store.epochs()),
             Call::Rollback(to, reply) => {
                 let back = self.rollback(to.as_deref());
                 answer(&reply, back);
@@ -253,6 +258,7 @@ impl Pipeline {
             if over || self.failed.is_some() {
                 break;
             }
+            self.not_until_final("close")?;
             self.take_one()?;
         }
         self.flush_unwritten()
@@ -260,7 +266,11 @@ impl Pipeline {
 
     /// The last handle is gone: nobody waits any more, but what was promised is kept.
     pub(crate) fn abandon(&mut self) {
-        while self.failed.is_none() && (self.committing.is_some() || !self.releasing.is_empty()) {
+        // An epoch that waits for another to be final has nobody any more who would say so.
+        while self.failed.is_none()
+            && !self.waits_for_final()
+            && (self.committing.is_some() || !self.releasing.is_empty())
+        {
             if self.take_one().is_err() {
                 return;
             }
@@ -299,6 +309,7 @@ impl Pipeline {
                 break;
             }
             self.alive()?;
+            self.not_until_final(call)?;
             self.take_one()?;
         }
         self.settle_rollback(call)?;

@@ -277,6 +277,25 @@ impl Engine {
         self.ask(Call::Snapshots)
     }
 
+    /// Says that all ranks have made this epoch durable: the trainer calls it after a barrier of its own. Until then the
+    /// engine keeps the epoch before it, so that all ranks can go on at one that all have (`store.epoch` of the config, one of
+    /// [`Engine::epochs`]), and the commit after it waits. With one rank every epoch is final by itself.
+    ///
+    /// # Errors
+    /// An epoch that is not the newest durable one, by the store's error; [`Error::Record`].
+    pub fn finalize(&self, epoch: u64) -> Result<(), Error> {
+        self.ask(|reply| Call::Finalize(epoch, reply))?
+    }
+
+    /// The epochs that the store can be opened at now: the newest durable one, and before it the one that is kept until that
+    /// is final.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn epochs(&self) -> Result<Vec<u64>, Error> {
+        self.ask(Call::Epochs)
+    }
+
     /// Goes back to the newest durable epoch: drops the running step, and every byte of durable tensors in memory.
     ///
     /// # Errors

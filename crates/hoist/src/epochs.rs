@@ -47,6 +47,9 @@ impl Pipeline {
     }
 
     pub(crate) fn publish(&mut self, epoch: u64) {
+        if self.publish_later(epoch) {
+            return;
+        }
         for (key, bytes) in std::mem::take(&mut self.sealed_notes) {
             if let Err(error) = self.store.set_note(&key, bytes) {
                 return self.committed(epoch, Err(error.into()));
@@ -103,6 +106,7 @@ impl Pipeline {
     fn drop_step(&mut self, why: Error) -> Result<(), Error> {
         self.in_step = false;
         self.notes.clear();
+        self.give_up_final();
         self.aborted = Some(Aborted::asked_for(why));
         self.events.push_back(Event::Rollback);
         self.decide();
@@ -124,12 +128,12 @@ impl Pipeline {
             self.nobody_waits(CALL)?;
             self.flush(false, CALL)?;
         }
-        self.keep_record(|store| store.snapshot(name))
+        self.keep_record(|store| store.snapshot(name).map(|()| true))
     }
 
     pub(crate) fn delete_snapshot(&mut self, name: &str) -> Result<(), Error> {
         self.between_steps("delete_snapshot")?;
-        self.keep_record(|store| store.delete_snapshot(name))
+        self.keep_record(|store| store.delete_snapshot(name).map(|()| true))
     }
 
     /// Goes back to a snapshot, or to the newest durable epoch.
@@ -165,7 +169,7 @@ impl Pipeline {
         self.notes.clear();
         self.flush(true, "rollback")?;
         self.store.rollback()?;
-        self.keep_record(|store| store.rollback_to(name).map(drop))?;
+        self.keep_record(|store| store.rollback_to(name).map(|_| true))?;
         self.epoch = self.store.epoch() + 1;
         let specs = self.units.specs(&self.store);
         self.plan.replace_stored(specs.into_iter().map(|spec| spec.stored), self.epoch);
@@ -173,12 +177,14 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Has the store write a record, and waits until it is durable.
-    fn keep_record(
+    /// Has the store write a record, if it says that there is one, and waits until it is durable.
+    pub(crate) fn keep_record(
         &mut self,
-        start: impl FnOnce(&mut Store) -> Result<(), hoist_store::Error>,
+        start: impl FnOnce(&mut Store) -> Result<bool, hoist_store::Error>,
     ) -> Result<(), Error> {
-        start(&mut self.store)?;
+        if !start(&mut self.store)? {
+            return Ok(());
+        }
         (self.recording, self.recorded) = (true, None);
         let result = loop {
             if let Some(result) = self.recorded.take() {
@@ -225,6 +231,7 @@ impl Pipeline {
         while self.committing.is_some() || self.next_commit.is_some() || !self.releasing.is_empty() {
             self.alive()?;
             self.no_leases(call)?;
+            self.not_until_final(call)?;
             self.take_one()?;
         }
         self.no_leases(call)?;

@@ -61,6 +61,7 @@ impl Pipeline {
         let told = self.next_commit.take().map(|(_, reply, _)| answer(&reply, Err(error.clone()))).is_some();
         self.in_step = false;
         self.notes.clear();
+        self.give_up_final();
         self.aborted = Some(Aborted { error, told, heard, rolling_back: true, unretracted: None });
     }
 

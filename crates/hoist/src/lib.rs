@@ -54,6 +54,7 @@ mod message;
 mod open;
 mod order;
 mod pipeline;
+mod ranks;
 mod slots;
 mod stats;
 mod workers;

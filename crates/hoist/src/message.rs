@@ -60,6 +60,8 @@ pub(crate) enum Call {
     Snapshot(String, Sender<Result<(), Error>>),
     DeleteSnapshot(String, Sender<Result<(), Error>>),
     Snapshots(Sender<Vec<(String, Epoch)>>),
+    Finalize(u64, Sender<Result<(), Error>>),
+    Epochs(Sender<Vec<u64>>),
     /// To a snapshot, or to the newest durable epoch.
     Rollback(Option<String>, Sender<Result<Epoch, Error>>),
     Launch(Duration, Sender<Event>),

@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::message::Message;
 use crate::pipeline::Pipeline;
+use crate::ranks::UntilFinal;
 use crate::slots::Slots;
 use crate::workers::Workers;
 
@@ -102,6 +103,7 @@ pub(crate) fn start(
         sealed_scalars: Scalars::default(),
         recording: false,
         recorded: None,
+        until_final: UntilFinal::default(),
         carried: hoist_plan::Stats::default(),
         events: VecDeque::new(),
     };

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::failures::Aborted;
 use crate::message::{Call, CommitCall, EpochReply, Granted, Hold, Message, Waiting};
 use crate::order::Order;
+use crate::ranks::UntilFinal;
 use crate::slots::Slots;
 use crate::workers::{Job, Worked, Workers};
 
@@ -88,6 +89,7 @@ pub(crate) struct Pipeline {
     /// Whether the engine waits for a record of the store, and what came of it.
     pub(crate) recording: bool,
     pub(crate) recorded: Option<Result<(), Error>>,
+    pub(crate) until_final: UntilFinal,
     pub(crate) carried: hoist_plan::Stats,
     pub(crate) events: VecDeque<Event>,
 }
@@ -249,16 +251,15 @@ impl Pipeline {
         self.workers.push(Job::Record { request, slot: self.slots.read_host(unit), sums });
     }
 
-    fn write(&mut self, request: RequestId, unit: UnitId) {
+    pub(crate) fn write(&mut self, request: RequestId, unit: UnitId) {
         self.requests.insert(request.0, unit);
         let sums = self.sums.remove(&unit).unwrap_or_else(|| panic!("unit {} has no checksums", unit.0));
         let span = self.units.spans[unit.0 as usize];
-        let written = self.store.write(request.0, span, self.slots.read_host(unit), &sums);
-        self.spare_sums.push(sums);
-        if let Err((slot, error)) = written {
-            drop(slot);
-            self.not_written(request, error);
-        }
+        let Err((slot, error)) = self.store.write(request.0, span, self.slots.read_host(unit), &sums) else {
+            return self.spare_sums.push(sums);
+        };
+        drop(slot);
+        self.refused(request, unit, sums, error);
     }
 
     fn derive(&mut self, request: RequestId, unit: UnitId) {
