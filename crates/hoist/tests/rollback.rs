@@ -136,6 +136,26 @@ fn after_a_failed_commit_the_store_opens_at_the_epoch_before() {
     }
 }
 
+/// A later open may find the epoch that was lost: a close says so, whoever has heard that it is.
+#[test]
+fn a_close_tells_of_a_record_that_could_not_be_taken_back() {
+    let Scene { _dir, config, drive, engine, order, id, mut oracle, committed } = Scene::new();
+    drive.fail(FaultKind::Eio, Operation::Sync, ".journal");
+    let commit = oracle.step(&engine, id, &order, NO_PAUSE);
+    assert!(matches!(commit.wait(), Err(Error::Commit { epoch: 2, .. })));
+    let error = engine.close().unwrap_err();
+    assert!(matches!(error, Error::Commit { epoch: 2, .. }), "{error}");
+    assert!(error.to_string().contains("cannot be taken back"), "{error}");
+    drop(engine);
+    drive.0.clear();
+    let engine = drive.open(&config);
+    if engine.opened_at().number == 1 {
+        forget(&mut oracle, &engine, &committed);
+    }
+    assert_holds(&engine, &mut oracle);
+    engine.close().unwrap();
+}
+
 /// Kills: a running step that goes on over the epoch before the one that it began with; a lease of it whose bytes are
 /// kept; a step that begins while one is held; an error that nobody is told.
 #[test]
