@@ -324,12 +324,12 @@ fn closing_does_not_wait_for_a_lease_of_the_lost_step() {
     let commit = engine.commit_step(&Scalars::default()).unwrap();
     engine.begin_step(id).unwrap();
     let other = engine.clone();
-    // It gets its first lease while the close waits, and asks for the second before the commit fails.
+    // It gets its first lease while the close waits, and asks for the second before the commit fails: whether it gets that
+    // one, too, is up to the drive.
     let client = std::thread::spawn(move || {
         let first = other.acquire(1);
-        let second = other.acquire(2).map(drop);
-        drop(first);
-        second
+        let second = other.acquire(2);
+        drop((first, second));
     });
     std::thread::sleep(Duration::from_millis(100));
     let (sender, closed) = std::sync::mpsc::channel();
@@ -337,6 +337,6 @@ fn closing_does_not_wait_for_a_lease_of_the_lost_step() {
     std::thread::spawn(move || sender.send(closing.close()));
     let closed = closed.recv_timeout(Duration::from_secs(20)).expect("close never ends");
     assert!(closed.is_err(), "an epoch was lost, or a lease is held");
-    assert!(client.join().unwrap().is_err());
+    client.join().unwrap();
     assert!(matches!(commit.wait(), Err(Error::Commit { epoch: 2, .. })));
 }
