@@ -101,6 +101,7 @@ pub struct Store {
     pub(crate) spread: Spread,
     /// What a write was divided into, kept empty between writes.
     pub(crate) portions: Vec<(u32, u64)>,
+    pub(crate) written_bytes: u64,
     pub(crate) switch: Switch,
 }
 
@@ -149,6 +150,7 @@ impl Store {
             segments,
             spread,
             portions: Vec::new(),
+            written_bytes: 0,
             switch,
         }
     }
@@ -271,6 +273,13 @@ impl Store {
     #[must_use]
     pub fn obtained(&self) -> Vec<Obtained> {
         self.directories.iter().map(|directory| directory.io.obtained()).collect()
+    }
+
+    /// Bytes that the drives have taken since the store was made or opened: data in whole blocks of 4 KiB, and the journal
+    /// in every directory.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// The directories, in the store's order.

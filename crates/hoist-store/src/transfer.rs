@@ -139,6 +139,9 @@ impl Store {
         let moved = if result.is_ok() { ranges.iter().map(|range| range.bytes).sum() } else { 0 };
         ranges.clear();
         self.spare_ranges.push(ranges);
+        if matches!(transfer, Transfer::Write(_) | Transfer::WriteBuffer(_)) {
+            self.written_bytes += moved;
+        }
         if id >= OWN_ID {
             return self.commit_completed(place, transfer, result.map_err(Error::from));
         }

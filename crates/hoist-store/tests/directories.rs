@@ -31,6 +31,20 @@ fn text<T>(result: Result<T, Error>) -> String {
 }
 
 #[test]
+fn what_the_drives_have_taken_is_data_in_whole_blocks_and_every_journal() {
+    let (folders, slab) = ([tempdir().unwrap(), tempdir().unwrap()], slab());
+    let config = config(&[folders[0].path(), folders[1].path()]);
+    let mut store = Driver::create(&config, &slab, &[spec("a", 5000, Life::Durable)]).unwrap();
+    assert_eq!(store.store.written_bytes(), 0, "making the store is before it");
+    store.write(store.whole(0), 1).unwrap();
+    assert_eq!(store.store.written_bytes(), 8192);
+    store.read(store.whole(0)).unwrap();
+    assert_eq!(store.store.written_bytes(), 8192, "reads are no writes");
+    store.commit();
+    assert_eq!(store.store.written_bytes(), 8192 + 2 * 4096, "a small epoch is one block of each journal");
+}
+
+#[test]
 fn what_is_no_store_is_told() {
     let (directory, slab) = (tempdir().unwrap(), slab());
     let open = |path: &Path| Driver::open(&config(&[path]), &slab);

@@ -29,6 +29,7 @@ impl Pipeline {
         Stats {
             nvme_read_bytes: total.read_bytes,
             nvme_write_bytes: total.write_bytes,
+            drive_write_bytes: self.store.written_bytes(),
             h2d_bytes: total.h2d_bytes,
             d2h_bytes: total.d2h_bytes,
             host_budget_bytes: self.plan_config.host_pages * self.plan_config.page_bytes,

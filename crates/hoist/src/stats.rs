@@ -7,6 +7,8 @@ pub struct Stats {
     pub nvme_read_bytes: u64,
     /// Bytes written to NVMe.
     pub nvme_write_bytes: u64,
+    /// Bytes that the drives have taken for that: in whole blocks of 4 KiB, with the journal of every directory.
+    pub drive_write_bytes: u64,
     /// Bytes copied host to device.
     pub h2d_bytes: u64,
     /// Bytes copied device to host.

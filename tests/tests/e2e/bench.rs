@@ -15,7 +15,8 @@ const KEYS: &str = "schema partial machine config model.tensors model.bytes summ
     summary.stall_seconds.host_full summary.stall_seconds.device_full summary.tiers.device.budget_bytes \
     summary.tiers.device.peak_bytes summary.tiers.host.budget_bytes summary.tiers.host.peak_bytes \
     summary.nvme.read_bytes_per_step summary.nvme.write_bytes_per_step summary.nvme.min_read_bytes_per_step \
-    summary.nvme.min_write_bytes_per_step summary.verified_bytes summary.mismatches summary.peak_rss_bytes";
+    summary.nvme.min_write_bytes_per_step summary.verified_bytes summary.mismatches summary.peak_rss_bytes \
+    endurance.written_bytes_per_step endurance.written_bytes_per_day";
 
 /// What must hold of the report of any whole run.
 pub fn assert_sound(report: &Value) {
@@ -45,6 +46,23 @@ pub fn assert_sound(report: &Value) {
     let seconds = |key: &str| report["summary"][key].as_f64().unwrap();
     assert!(seconds("roofline_seconds") > 0.0, "{report:#}");
     assert!(seconds("bound_seconds") >= seconds("roofline_seconds"), "{report:#}");
+}
+
+/// What must hold of the pace: a day's bytes are a step's times as many steps as a day has, of the shortest step at most
+/// and of the longest at least, and the steps and days until TBW are of the same pace.
+fn assert_paced(report: &Value) {
+    let value = |pointer: &str| report.pointer(pointer).and_then(Value::as_f64).unwrap();
+    let endurance = |key: &str| value(&format!("/endurance/{key}"));
+    let step_bytes = endurance("written_bytes_per_step");
+    let day = |seconds: &str| step_bytes * 86_400.0 / value(&format!("/summary/step_seconds/{seconds}"));
+    let day_bytes = endurance("written_bytes_per_day");
+    // Less than a byte a step is rounded away.
+    let near = 1.0 + 1e-6;
+    assert!(day("max") / near <= day_bytes && day_bytes <= day("min") * near, "{report:#}");
+    for all in [endurance("steps_until_tbw") * step_bytes, endurance("days_until_tbw") * day_bytes] {
+        let part = all / endurance("tbw_bytes");
+        assert!((1.0 - part).abs() < 0.01, "{part} of TBW: {report:#}");
+    }
 }
 
 /// A training run with these overrides; both of its phases move and check every byte of the model.
@@ -100,6 +118,30 @@ fn what_fits_is_read_once() {
         train(&["device.budget=32 MiB", "host.budget=80 MiB", "run.seed=6", "store.durability=none"]);
     assert_eq!(number(&report, "/summary/nvme/min_read_bytes_per_step"), 0);
     assert_eq!(number(&report, "/summary/nvme/read_bytes_per_step"), 0, "{report:#}");
+    for key in ["tbw_bytes", "steps_until_tbw", "days_until_tbw", "warning"] {
+        assert!(report["endurance"][key].is_null(), "nobody asked: {report:#}");
+    }
+}
+
+#[test]
+fn the_drives_last_as_long_as_their_pace_lets_them() {
+    let folder = folder();
+    let config = config("quickstart.toml");
+    let drives = ["device.budget=4 MiB", "host.budget=24 MiB", "store.nvme_path=[\"one\", \"two\"]"];
+    for steps in ["run.steps=1", "run.steps=3"] {
+        let sets = [&SMALL[..], &drives, &[steps, "endurance.tbw=600 GB"]].concat();
+        let text = run(folder.path(), &bench(&config, &sets), 0);
+        assert!(text.contains("600.0 GB (the sum over the drives)"), "{text}");
+        assert!(text.contains("\nWARNING: 600.0 GB are written in"), "{text}");
+        let report = report(folder.path());
+        assert_sound(&report);
+        assert_paced(&report);
+        assert_eq!(report["endurance"]["tbw_bytes"], 600_000_000_000_u64);
+        assert_eq!(report["config"]["endurance"]["tbw"], 600_000_000_000_u64);
+        // Each step writes all that is durable, and a block at least to the journal of each directory.
+        let least = number(&report, "/model/bytes") / 16 * 12 + 2 * 4096;
+        assert!(number(&report, "/endurance/written_bytes_per_step") >= least, "{report:#}");
+    }
 }
 
 #[test]

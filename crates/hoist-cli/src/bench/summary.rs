@@ -9,7 +9,7 @@ use super::probe::Rates;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::model::Workload;
-use crate::report::{self, Links, Machine, Nvme, Report, Spread, Stalls, Summary, Tier, Tiers};
+use crate::report::{self, Endurance, Links, Machine, Nvme, Report, Spread, Stalls, Summary, Tier, Tiers};
 
 /// What the steps of a run left to report.
 pub struct Steps {
@@ -116,7 +116,9 @@ pub fn report(
         emergency_evictions: after.emergency_evictions - before.emergency_evictions,
         departures: after.departures - before.departures,
     };
-    Ok(Report::new(machine, config.clone(), model, reported(&bandwidths), summary, engine))
+    let written_bytes = after.drive_write_bytes - before.drive_write_bytes;
+    let endurance = Endurance::of(written_bytes, &steps.seconds, config.endurance.tbw_bytes);
+    Ok(Report::new(machine, config.clone(), model, reported(&bandwidths), summary, engine, endurance))
 }
 
 fn reported(bandwidths: &Bandwidths) -> report::Bandwidths {

@@ -36,6 +36,8 @@ pub struct Config {
     pub run: Run,
     /// How long the emulated computation takes.
     pub compute: Compute,
+    /// How much the drives may be written.
+    pub endurance: Endurance,
     /// What was decided for the reader of the config, to be printed once.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -166,6 +168,14 @@ pub struct Run {
 pub struct Compute {
     /// Compute time of a step as a multiple of its predicted I/O time.
     pub io_ratio: f64,
+}
+
+/// `endurance.*`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Endurance {
+    /// Bytes that may be written to all drives together, by their data sheets; `None` where nobody asks.
+    #[serde(rename = "tbw")]
+    pub tbw_bytes: Option<u64>,
 }
 
 /// Reads the config at `path` with `--set` arguments over it.

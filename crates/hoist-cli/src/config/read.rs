@@ -8,7 +8,9 @@ use toml::{Table, Value};
 use super::limits::{RIGHT_BLOCK, is_block};
 use super::problem::Problem;
 use super::reader::Reader;
-use super::{Compute, Config, Device, Durability, Gpt2, Host, Io, Model, Placement, Prefetch, Run, Store};
+use super::{
+    Compute, Config, Device, Durability, Endurance, Gpt2, Host, Io, Model, Placement, Prefetch, Run, Store,
+};
 
 /// Below what one thread copies in memory (measured: 12 GB/s on a virtual machine), in bytes per second: the links
 /// are emulated by such copies, so one that is promised more does not keep to it.
@@ -43,11 +45,12 @@ pub fn read(table: &Table, problems: Vec<Problem>) -> Result<Config, Vec<Problem
         seed: reader.integer("run.seed", 0..=i64::MAX as u64).unwrap_or(0),
     };
     let compute = Compute { io_ratio: io_ratio(&mut reader) };
+    let endurance = Endurance { tbw_bytes: reader.bytes("endurance.tbw", "600 TB") };
     let problems = reader.finish();
     match model {
         Some(model) if problems.is_empty() => {
             let placement = Placement { policy };
-            Ok(Config { device, host, store, io, prefetch, placement, model, run, compute, notes })
+            Ok(Config { device, host, store, io, prefetch, placement, model, run, compute, endurance, notes })
         }
         _ => Err(problems),
     }

@@ -80,9 +80,25 @@ fn values_out_of_range_are_problems() {
         ("store.nvme_path=[\"a\", \"a\"]", "store.nvme_path"),
         ("store.keep=perhaps", "store.keep"),
         ("model.kind=gpt3", "model.kind"),
+        ("endurance.tbw=600", "endurance.tbw"),
+        ("endurance.tbw=0 TB", "endurance.tbw"),
+        ("endurance.tbw=[\"600 TB\"]", "endurance.tbw"),
+        ("endurance.twb=600 TB", "endurance.twb"),
     ] {
         assert_eq!(keys(parse("config", QUICKSTART, &sets(&[set]))), [key], "{set}");
     }
+}
+
+#[test]
+fn endurance_is_asked_for_in_the_units_of_data_sheets() {
+    let tbw = |set: &[&str]| parse("config", QUICKSTART, &sets(set)).unwrap().endurance.tbw_bytes;
+    assert_eq!(tbw(&[]), None);
+    assert_eq!(tbw(&["endurance.tbw=600 TB"]), Some(600_000_000_000_000));
+    let problems =
+        parse("config", QUICKSTART, &sets(&["endurance.tbw=much", "run.steps=0"])).expect_err("problems");
+    let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    assert!(shown.iter().any(|p| p.contains("\"much\"") && p.contains("\"600 TB\"")), "{shown:?}");
 }
 
 #[test]

@@ -26,6 +26,11 @@ pub fn format_bytes(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
+/// A size as data sheets of drives write it: `600.0 TB`.
+pub fn format_decimal_bytes(bytes: u64) -> String {
+    ByteSize(bytes).display().si().to_string()
+}
+
 /// A size as a config writes it, to the byte: `1 MiB`, `1280 KiB`.
 pub fn format_exact_bytes(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
@@ -36,7 +41,7 @@ pub fn format_exact_bytes(bytes: u64) -> String {
 
 /// A rate for people: `2.1 GB/s`.
 pub fn format_rate(bytes_per_second: f64) -> String {
-    format!("{}/s", ByteSize(bytes_per_second as u64).display().si())
+    format!("{}/s", format_decimal_bytes(bytes_per_second as u64))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a run reports: the keys of `--json`, described in `docs/report.md`, and a table for people.
 
+mod endurance;
 mod machine;
 mod memory;
 mod rows;
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 
+pub use endurance::Endurance;
 pub use machine::{Machine, file_system};
 pub use memory::{bytes as meminfo_bytes, peak_rss_bytes};
 pub use rows::Rows;
@@ -36,6 +38,8 @@ pub struct Report {
     pub summary: Summary,
     /// What the engine had not planned.
     pub engine: Engine,
+    /// How long the drives last.
+    pub endurance: Endurance,
 }
 
 impl Report {
@@ -47,9 +51,10 @@ impl Report {
         bandwidths: Bandwidths,
         summary: Summary,
         engine: Engine,
+        endurance: Endurance,
     ) -> Self {
         let partial = summary.steps < config.run.steps;
-        Self { schema: SCHEMA, partial, machine, config, model, bandwidths, summary, engine }
+        Self { schema: SCHEMA, partial, machine, config, model, bandwidths, summary, engine, endurance }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The report as a table on the terminal.
 
+use std::fmt::Write as _;
+
 use super::{Report, Rows, Stalls, Summary};
 use crate::config::units::{format_bytes, format_rate};
 
@@ -44,9 +46,14 @@ pub fn print(report: &Report) -> String {
         format!("host to device {}, device to host {}", format_rate(probed.h2d), format_rate(probed.d2h)),
     );
     row("verified", format!("{}, {} bytes wrong", format_bytes(summary.verified_bytes), summary.mismatches));
+    report.endurance.rows(report.config.store.nvme_path.len(), &mut rows);
     rows.obtained(&report.machine.obtained);
     let (done, all) = (summary.steps, report.config.run.steps);
-    rows.text(report.partial.then(|| format!("interrupted after {done} of {all} steps")))
+    let mut text = rows.text(report.partial.then(|| format!("interrupted after {done} of {all} steps")));
+    if let Some(warning) = &report.endurance.warning {
+        let _ = writeln!(text, "WARNING: {warning}");
+    }
+    text
 }
 
 fn step_time(summary: &Summary) -> String {

@@ -37,7 +37,8 @@ fn report() -> Report {
     };
     let model = Model { tensors: 740, bytes: 1_991_036_928 };
     let engine = Engine { emergency_evictions: 3, departures: 0 };
-    Report::new(Machine::here(Path::new("/")), config, model, bandwidths, summary, engine)
+    let endurance = Endurance::of(3 * (2 << 30), &[2.0, 1.5, 1.0], Some(600_000_000_000_000));
+    Report::new(Machine::here(Path::new("/")), config, model, bandwidths, summary, engine, endurance)
 }
 
 /// Every leaf of a JSON value as a dotted path.
@@ -83,6 +84,12 @@ fn every_promised_key_is_there() {
         "summary/verified_bytes",
         "summary/mismatches",
         "summary/peak_rss_bytes",
+        "endurance/written_bytes_per_step",
+        "endurance/written_bytes_per_day",
+        "endurance/tbw_bytes",
+        "endurance/steps_until_tbw",
+        "endurance/days_until_tbw",
+        "endurance/warning",
         "config/device/budget",
         "config/store/nvme_path",
         "config/model/kind",
@@ -113,6 +120,8 @@ fn fewer_steps_than_asked_are_a_partial_report() {
         "host full 0.200 s, NVMe read 0.100 s",
         "100.0 MiB of 128.0 MiB",
         "3 units given up early",
+        "2.1 GB a step, 123.7 TB a day",
+        "\nWARNING: 600.0 TB are written in 4.9 days",
     ] {
         assert!(table.contains(shown), "{shown} in {table}");
     }
