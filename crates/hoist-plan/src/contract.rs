@@ -154,8 +154,8 @@ pub enum Event {
     CommitDone(u64),
     /// Drop what the running step has written, and the epoch being committed, if there is one: durable units go back to
     /// the newest durable epoch, and the step is over. Not while the driver makes an epoch durable: before, or when that
-    /// has failed. Answered by [`Action::RolledBack`], when nothing is in flight and all leases are released. Only where
-    /// units are written each step.
+    /// has failed. Answered by [`Action::RolledBack`], when nothing is in flight and all leases are released. Where
+    /// units are not written each step, what NVMe has is to be replaced then: see [`crate::Plan::replace_stored`].
     Rollback,
     /// Write what is nowhere but in memory: durable units, and with `all` scratch units too, and
     /// then forget all slots. Not while leases are held; who waits for one is refused. Answered by [`Action::Flushed`].

@@ -2,13 +2,12 @@
 
 use crate::contract::{Action, Refusal, UnitId};
 use crate::plan::Plan;
-use crate::unit::{Kind, WriteBack};
+use crate::unit::{Device, Host, Kind, WriteBack};
 
 impl Plan {
     /// Nothing is brought, granted or drained from now on. Who waits is refused; what is in flight goes on to its end, and
     /// that and what is leased comes back first.
     pub(crate) fn roll_back(&mut self, actions: &mut Vec<Action>) {
-        assert!(self.config.write_each_step, "what is written in place cannot be taken back");
         self.rolling_back = true;
         self.flushing = None;
         self.refuse_all(Refusal::RolledBack, actions);
@@ -51,19 +50,24 @@ impl Plan {
         self.end_cycle(actions);
     }
 
-    /// NVMe has other versions than were written there: for each unit, whether it has one. The next step becomes `epoch`. After
-    /// a flush that has left nothing in memory, outside a step.
+    /// NVMe has other versions of durable and derived units than were written there: for each unit, whether it has one. The
+    /// next step becomes `epoch`. After a rollback that has left none of them in memory, before the next event.
     ///
     /// # Panics
-    /// When something is in memory, in flight or being committed.
+    /// When one of them is in memory, or something is in flight or being committed.
     pub fn replace_stored(&mut self, stored: impl Iterator<Item = bool>, epoch: u64) {
         assert!(self.requests.is_empty() && self.leases.is_empty(), "replaced below what is under way");
-        assert_eq!((self.sealed, self.used()), (None, (0, 0)), "replaced below what is in memory");
-        for (unit, stored) in self.units.iter_mut().zip(stored) {
-            (unit.stored, unit.in_epoch, unit.made_ahead) = (stored, stored, false);
-            (unit.unsaved, unit.refused) = (None, None);
+        assert_eq!(self.sealed, None, "replaced below what is being committed");
+        for (unit, stored) in
+            self.units.iter_mut().zip(stored).filter(|(unit, _)| unit.spec.kind != Kind::Scratch)
+        {
+            assert_eq!(
+                (unit.host, unit.device),
+                (Host::Absent, Device::Absent),
+                "replaced below what is in memory"
+            );
+            (unit.stored, unit.in_epoch) = (stored, stored);
         }
-        self.unsaved.clear();
         self.epoch = epoch;
     }
 

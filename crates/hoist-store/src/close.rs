@@ -6,14 +6,14 @@ use crate::{Durability, Error, Store};
 use hoist_format::LifeKind;
 
 impl Store {
-    /// Ends the store; blocks. What was written since the last commit is dropped at `step`; at `none` it is kept, with
-    /// its checksums. What is in flight is waited for and delivered, but changes nothing any more; a commit that is under
+    /// Ends the store; blocks. What was written since the last commit is dropped at `step`; at `none` and `snapshot` it is
+    /// kept, with its checksums, as a new epoch. What is in flight is waited for and delivered, but changes nothing any more; a commit that is under
     /// way is cut off, as by a crash: wait for it first.
     ///
     /// # Errors
     /// What the file system says; when a drive does not answer, the directory's lock is held until this process ends. At
-    /// `none`, also [`Error::NotYet`] while writes are in flight, and [`Error::Lost`] when some had failed: everything else
-    /// is kept.
+    /// `none` and `snapshot`, also [`Error::NotYet`] while writes are in flight. When some had failed, at `none`
+    /// [`Error::Lost`], everything else being kept, and at `snapshot` [`Error::Unsaved`]: the last snapshot is the newest epoch.
     pub fn close(mut self) -> Result<(), Error> {
         let writes = self.writes().any(|span| self.contents.run(span).life == LifeKind::Durable);
         let mut kept = Ok(());
@@ -39,14 +39,35 @@ impl Store {
         ended
     }
 
-    /// Commits all that was written, for a store that closes and has not committed each step; waits. What could not be written has
-    /// no bytes from then on: the records from before no longer say what its extents hold.
+    /// Ends a store whose owner is in the middle of something: what was written since the newest epoch is dropped, or, at
+    /// `none`, told of by nobody.
     ///
     /// # Errors
-    /// Those of [`Store::commit`]; [`Error::Lost`] when all else was kept.
+    /// What the file system says.
+    pub fn close_uncommitted(mut self) -> Result<(), Error> {
+        self.end_directories()
+    }
+
+    /// Commits all that was written, for a store that closes and has not committed each step; waits. At `none` what could
+    /// not be written has no bytes from then on: what its extents hold nobody knows, or it is of another time than the rest.
+    ///
+    /// # Errors
+    /// Those of [`Store::commit`]; [`Error::Lost`] when all else was kept; [`Error::Unsaved`].
     fn commit_at_close(&mut self) -> Result<(), Error> {
+        if self.poisoned.is_some() && self.failed_changes.is_empty() {
+            self.take_back_record()?;
+        }
+        if let Some(first) = self.changes.failed.first().filter(|_| self.durability == Durability::Snapshot) {
+            return Err(Error::Unsaved { what: self.describe(first), spans: self.changes.failed.len() });
+        }
         self.switch.set_waits(true);
         let failed = std::mem::take(&mut self.changes.failed);
+        for span in &failed {
+            let bytes = &mut self.contents.bytes[span.run.0 as usize];
+            self.changes.keep_before(bytes, span);
+            bytes.locations.remove(span.offset, span.end(), &mut Vec::new());
+            self.changes.spans.entry(span.run).or_default().insert(span.offset, span.end());
+        }
         let scalars = self.newest_scalars();
         self.start_commit(Purpose::Epoch { scalars, name: None }, !failed.is_empty())?;
         self.wait_for_commit()?;

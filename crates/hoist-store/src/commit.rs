@@ -107,7 +107,11 @@ impl Store {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
         if let Some(commit) = &self.commit {
-            let what = if commit.makes_epoch() { "is being committed" } else { "is being made a snapshot" };
+            let what = if commit.makes_epoch() {
+                "is being committed"
+            } else {
+                "is newest, and a snapshot is being made or deleted"
+            };
             return not_yet(format!("epoch {} {what}", commit.epoch.number));
         }
         if !makes_epoch {

@@ -190,6 +190,17 @@ pub enum Error {
         /// Bytes of their names and values.
         bytes: usize,
     },
+    /// At durability `snapshot`: bytes could not be written, and no epoch is made of the rest.
+    #[error(
+        "{what} could not be written, {spans} in all, so that nothing of what was written since the last snapshot is kept: \
+         the store opens at that"
+    )]
+    Unsaved {
+        /// Tensor and place of the first.
+        what: String,
+        /// How many spans.
+        spans: usize,
+    },
     /// At durability `none`: bytes could not be written, and the store is closed without them.
     #[error(
         "{what} could not be written, {spans} in all: the store has no bytes there any more, all else is kept; \

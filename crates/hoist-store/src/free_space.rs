@@ -132,7 +132,10 @@ impl FreeSpace {
         let (mut free, mut taken) = (Vec::new(), Vec::new());
         let part = |from: u64, to: u64| Extent { segment, offset: from, bytes: to - from };
         let mut at = offset;
-        for ((_, start), bytes) in self.by_place.range((segment, 0)..(segment, end)) {
+        // The interval that begins before it may reach into it.
+        let before = self.by_place.range((segment, 0)..=(segment, offset)).next_back();
+        let first = before.map_or(offset, |((_, start), _)| *start);
+        for ((_, start), bytes) in self.by_place.range((segment, first)..(segment, end)) {
             let (from, to) = ((*start).max(offset), (start + bytes).min(end));
             if from < to {
                 taken.extend((at < from).then(|| part(at, from)));

@@ -1,7 +1,8 @@
 //! What older epochs have that the newest has not: kept as long as a snapshot needs it.
 
-use crate::contents::{Contents, NoteValue, RunBytes, blocks_of};
-use crate::{Error, Span};
+use crate::contents::{Contents, NoteValue, blocks_of};
+use crate::location::{Locations, Piece};
+use crate::{Error, RunId, Span};
 use hoist_format::{EpochRecord, Extent};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,6 +52,11 @@ pub(crate) struct Deleted {
 impl Deleted {
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it has what was born in a batch and has not died.
+    pub fn had(&self, born: u64) -> bool {
+        born <= self.epoch.batch
     }
 
     /// Free, when the deletion is durable.
@@ -135,21 +141,28 @@ impl History {
     /// What the epoch had that was made by `batch`, in a store that has `now`. Scratch and derived bytes are of no epoch.
     pub fn contents_at(&self, now: &Contents, batch: u64) -> Contents {
         let mut then = Contents::new(Arc::clone(&now.layout));
+        let mut pieces: BTreeMap<RunId, Vec<Piece>> = BTreeMap::new();
         for (run, _) in now.durable_runs() {
             let (from, to) = (&now.bytes[run.0 as usize], &mut then.bytes[run.0 as usize]);
             let old = from.locations.all().iter().filter(|piece| piece.valid && piece.born <= batch);
-            for piece in old {
-                to.locations.replace(piece.offset, &[piece.extent], (true, piece.born), &mut Vec::new());
-            }
+            pieces.entry(run).or_default().extend(old);
             to.checksums.clone_from(&from.checksums);
         }
         let lived = |born: u64, died: u64| (born..died).contains(&batch);
         for past in self.spans.iter().filter(|past| lived(past.born, past.died)) {
             let run_bytes = now.run(&past.span).bytes;
-            let RunBytes { locations, checksums } = &mut then.bytes[past.span.run.0 as usize];
-            locations.replace(past.span.offset, &past.extents, (true, past.born), &mut Vec::new());
+            let checksums = &mut then.bytes[past.span.run.0 as usize].checksums;
             checksums.resize(hoist_format::blocks(run_bytes), 0);
             checksums[blocks_of(&past.span)].copy_from_slice(&past.checksums);
+            let mut offset = past.span.offset;
+            pieces.entry(past.span.run).or_default().extend(past.extents.iter().map(|extent| {
+                let piece = Piece { offset, extent: *extent, valid: true, born: past.born };
+                offset += extent.bytes;
+                piece
+            }));
+        }
+        for (run, pieces) in pieces {
+            then.bytes[run.0 as usize].locations = Locations::new(pieces);
         }
         let notes = now.notes.iter().filter(|(_, note)| note.born <= batch);
         then.notes.extend(notes.map(|(key, note)| (key.clone(), note.clone())));

@@ -3,10 +3,11 @@
 use crate::bundle::Layout;
 use crate::changes::Changes;
 use crate::contents::{Contents, NoteValue, RunBytes, blocks_of};
+use crate::free_space::EXTENT_ALIGN_BYTES;
 use crate::history::{History, PastNote, PastSpan};
 use crate::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
 use hoist_format::{
-    Batch, CHECKSUM_BYTES, EpochRecord, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,
+    Batch, CHECKSUM_BYTES, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,
     SnapshotRecord, SpanRecord, TensorRecord, blocks,
 };
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ pub(crate) struct Loader {
     /// The newest epoch, and the last batch.
     pub epoch: EpochRecord,
     pub batch: u64,
+    /// The sizes of all segments.
+    segments: Vec<u64>,
     history: History,
     runs: Vec<RunRecord>,
     infos: Vec<RunInfo>,
@@ -31,10 +34,16 @@ pub(crate) struct Loader {
 impl Loader {
     /// Applies the next batch. The text says what in it contradicts the rest.
     pub fn apply(&mut self, batch: Batch) -> Result<(), String> {
+        if batch.id.number == u64::MAX {
+            return Err("no batch can follow the last number".into());
+        }
         self.batch = batch.id.number;
         for record in batch.records {
             match record {
-                Record::Header(header) => self.header = Some(header),
+                Record::Header(header) => {
+                    self.segments = header.segments.iter().flatten().copied().collect();
+                    self.header = Some(header);
+                }
                 Record::Runs(runs) => runs.into_iter().for_each(|run| self.add_run(run)),
                 Record::Tensors(tensors) => tensors.into_iter().try_for_each(|t| self.add_tensor(t))?,
                 Record::Spans(spans) => spans.into_iter().try_for_each(|span| self.apply_span(span))?,
@@ -121,10 +130,25 @@ impl Loader {
         let sum = extents.iter().try_fold(0u64, |sum, extent| sum.checked_add(extent.bytes));
         let told = sum == Some(*bytes) && checksums.len() == blocks(*bytes);
         let none = extents.is_empty() && checksums.is_empty() && life.died.is_none();
-        if !whole || !(told || none) || extents.iter().any(|extent| extent.bytes == 0) {
+        if !whole || !(told || none) || !self.has_place(info, extents) {
             return Err(format!("a span of {bytes} bytes at {offset} of run {run} does not fit it"));
         }
         Ok(Span { run: RunId(*run), offset: *offset, bytes: *bytes })
+    }
+
+    /// Whether the segments have these extents, and could have all of the run: what does not fit them is not believed.
+    fn has_place(&self, run: &RunInfo, extents: &[Extent]) -> bool {
+        let sizes = &self.segments;
+        let total = sizes.iter().try_fold(0u64, |sum, bytes| sum.checked_add(*bytes));
+        let fits = |extent: &Extent| {
+            let end = extent.bytes.checked_next_multiple_of(EXTENT_ALIGN_BYTES);
+            let end = end.and_then(|bytes| extent.offset.checked_add(bytes));
+            let inside =
+                sizes.get(extent.segment as usize).zip(end).is_some_and(|(bytes, end)| end <= *bytes);
+            inside && extent.bytes > 0 && extent.offset.is_multiple_of(EXTENT_ALIGN_BYTES)
+        };
+        let cut = extents.iter().rev().skip(1).any(|extent| !extent.bytes.is_multiple_of(EXTENT_ALIGN_BYTES));
+        total.is_some_and(|total| run.bytes <= total) && !cut && extents.iter().all(fits)
     }
 
     fn apply_span(&mut self, record: SpanRecord) -> Result<(), String> {

@@ -23,6 +23,19 @@ impl Piece {
         self.offset + self.extent.bytes
     }
 
+    /// Takes in the piece behind it, if that goes on in the same extent.
+    fn join(&mut self, next: &Piece) -> bool {
+        let joins = self.end() == next.offset
+            && self.extent.segment == next.extent.segment
+            && self.extent.offset + occupied(self.extent.bytes) == next.extent.offset
+            && self.extent.bytes == occupied(self.extent.bytes)
+            && (self.valid, self.born) == (next.valid, next.born);
+        if joins {
+            self.extent.bytes += next.extent.bytes;
+        }
+        joins
+    }
+
     /// The part of it in `from..to`.
     fn cut(&self, from: u64, to: u64) -> Piece {
         let (start, end) = (self.offset.max(from), self.end().min(to));
@@ -38,6 +51,13 @@ pub(crate) struct Locations {
 }
 
 impl Locations {
+    /// Of these pieces, in any order, none of which overlap.
+    pub fn new(mut pieces: Vec<Piece>) -> Locations {
+        pieces.sort_unstable_by_key(|piece| piece.offset);
+        pieces.dedup_by(|next, piece| piece.join(next));
+        Locations { pieces }
+    }
+
     fn first_behind(&self, offset: u64) -> usize {
         self.pieces.partition_point(|piece| piece.end() <= offset)
     }
@@ -152,17 +172,7 @@ impl Locations {
             new.push(self.pieces[high]);
             high += 1;
         }
-        new.dedup_by(|next, piece| {
-            let joins = piece.end() == next.offset
-                && piece.extent.segment == next.extent.segment
-                && piece.extent.offset + occupied(piece.extent.bytes) == next.extent.offset
-                && piece.extent.bytes == occupied(piece.extent.bytes)
-                && (piece.valid, piece.born) == (next.valid, next.born);
-            if joins {
-                piece.extent.bytes += next.extent.bytes;
-            }
-            joins
-        });
+        new.dedup_by(|next, piece| piece.join(next));
         if self.pieces.is_empty() {
             // No larger than it must be: most runs of a large store have one piece for ever.
             new.shrink_to_fit();

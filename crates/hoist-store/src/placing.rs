@@ -57,8 +57,12 @@ impl Store {
             Durability::None => {
                 let mut pieces =
                     self.contents.bytes[span.run.0 as usize].locations.between(span.offset, span.end());
+                // A snapshot whose deletion is not durable yet has its bytes, too.
+                let deleted = self.commit.as_ref().and_then(|commit| commit.deleted.as_ref());
                 pieces.all(|piece| {
-                    !self.history.holds(piece.born, UNCOMMITTED) && !self.shares.overlaps(&piece.extent)
+                    !self.history.holds(piece.born, UNCOMMITTED)
+                        && !deleted.is_some_and(|deleted| deleted.had(piece.born))
+                        && !self.shares.overlaps(&piece.extent)
                 })
             }
         }

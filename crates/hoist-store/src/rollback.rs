@@ -35,7 +35,7 @@ impl Store {
             return Err(Error::NotYet { epoch, what });
         }
         if self.durability == Durability::None && self.changes.has_bytes() {
-            return Err(Error::InPlace);
+            return if self.poisoned.is_some() { self.take_back_record() } else { Err(Error::InPlace) };
         }
         // The newest first: it may have replaced what the failed epoch has written.
         for changes in [std::mem::take(&mut self.changes), std::mem::take(&mut self.failed_changes)] {
@@ -43,18 +43,41 @@ impl Store {
         }
         self.scalars = None;
         self.contents.outdate_derived();
+        self.take_back_record()?;
+        // Not before: a record that comes to light names them.
+        self.held.append(&mut self.lost);
+        self.free_held();
+        Ok(())
+    }
+
+    /// Takes back the record of a snapshot that could not be made or deleted, and nothing else: what was written since the
+    /// newest epoch stays. Blocks. Called again, it tries that again.
+    ///
+    /// # Errors
+    /// [`Error::NotYet`] while a commit is under way; [`Error::Poisoned`] when it cannot be taken back, or when an epoch was
+    /// lost with it, which is for [`Store::rollback`].
+    pub fn retract_record(&mut self) -> Result<(), Error> {
+        if self.commit.is_some() {
+            let what = "a commit is under way".to_owned();
+            return Err(Error::NotYet { epoch: self.epoch.number + 1, what });
+        }
+        match self.poisoned.clone().filter(|_| !self.failed_changes.is_empty()) {
+            Some(cause) => Err(Error::Poisoned { cause }),
+            None => self.take_back_record(),
+        }
+    }
+
+    pub(crate) fn take_back_record(&mut self) -> Result<(), Error> {
         self.switch.set_waits(true);
         let retracted = self.retract();
         self.switch.set_waits(false);
         if let Err(error) = retracted {
+            let epoch = self.epoch.number;
             tracing::error!(epoch, %error, "the record of a failed commit cannot be taken back");
-            let cause = format!("epoch {epoch}, whose record cannot be taken back: {error}");
+            let cause = format!("a record behind epoch {epoch} cannot be taken back: {error}");
             self.poisoned = Some(cause.clone());
             return Err(Error::Poisoned { cause });
         }
-        // Not before: a record that comes to light names them.
-        self.held.append(&mut self.lost);
-        self.free_held();
         self.poisoned = None;
         Ok(())
     }

@@ -54,7 +54,10 @@ impl Store {
             Durability::Step => Purpose::Snapshot { name },
             Durability::Snapshot => Purpose::Epoch { scalars: self.newest_scalars(), name: Some(name) },
         };
-        self.start_commit(purpose, false)?;
+        self.start_commit(purpose, false).map(drop)
+    }
+
+    pub(crate) fn warn_of_little_room(&self) {
         let (free_bytes, need_bytes) = self.room_for_steps();
         if free_bytes < need_bytes {
             tracing::warn!(
@@ -64,7 +67,6 @@ impl Store {
                  delete it before, or create the store with store.snapshots"
             );
         }
-        Ok(())
     }
 
     /// Bytes that are free, and those that must be so that steps can write all durable tensors again and again while the

@@ -1,7 +1,7 @@
 //! The stages of a commit: data synced, then the journal's record written, then the journal synced, in every directory.
 
 use crate::commit::JournalWrite;
-use crate::history::Deleted;
+use crate::history::{Deleted, PREVIOUS};
 use crate::journal::no_preamble;
 use crate::rollback::Retract;
 use crate::{Error, Store, StoreEvent};
@@ -142,12 +142,15 @@ impl Store {
                 self.held.extend(commit.deleted.iter().flat_map(Deleted::extents));
                 commit.changes.retire(commit.batch, &mut self.history, &mut self.held);
                 self.free_held();
+                if commit.added.iter().any(|name| name != PREVIOUS) {
+                    self.warn_of_little_room();
+                }
                 Ok(())
             }
             Some(error) => {
                 let epoch = commit.epoch.number;
                 tracing::error!(epoch, batch = commit.batch, %error, "the commit failed");
-                let what = if makes_epoch { "" } else { "a snapshot of " };
+                let what = if makes_epoch { "" } else { "a snapshot, made or deleted at " };
                 self.poisoned = Some(format!("{what}epoch {epoch}: {error}"));
                 self.unrecord(&mut commit);
                 (self.failed_changes, self.retracts) = (commit.changes, commit.retracts);

@@ -68,6 +68,9 @@ impl Pipeline {
     /// Keeps a note for the epoch of the running step: the one before may still be on its way.
     fn note(&mut self, key: String, bytes: Vec<u8>) -> Result<(), Error> {
         self.usable()?;
+        if let Some(snapshot) = self.store.read_only() {
+            return Err(hoist_store::Error::ReadOnly { snapshot: snapshot.to_owned() }.into());
+        }
         if key.len() + bytes.len() > NOTE_BYTES_MAX {
             return Err(Error::LargeNote { key, bytes: bytes.len() });
         }
@@ -249,6 +252,10 @@ impl Pipeline {
 
     /// Waits for what is under way and writes what a close must keep.
     pub(crate) fn quiesce(&mut self) -> Result<(), Error> {
+        if self.has_half_a_step() {
+            let rule = "cannot be called within a step that has written in place: commit it first";
+            return Err(Error::Step { call: "close", rule });
+        }
         loop {
             // One that is granted meanwhile, too: its holder may wait for a call that waits behind this one, and what is
             // under way for its memory.
@@ -264,6 +271,12 @@ impl Pipeline {
         self.flush_unwritten()
     }
 
+    /// Whether NVMe may have a part of a step's bytes in the place of those that the next epoch is to have. At `"none"` that
+    /// is all that was promised.
+    pub(crate) fn has_half_a_step(&self) -> bool {
+        self.store.durability() == Durability::Snapshot && self.in_step && self.step_writes
+    }
+
     /// The last handle is gone: nobody waits any more, but what was promised is kept.
     pub(crate) fn abandon(&mut self) {
         // An epoch that waits for another to be final has nobody any more who would say so.
@@ -277,6 +290,9 @@ impl Pipeline {
         }
         // A lease that outlives all handles may be changing what would be written.
         if !self.held.is_empty() {
+            return;
+        }
+        if self.has_half_a_step() {
             return;
         }
         if let Err(error) = self.flush_unwritten() {

@@ -93,6 +93,7 @@ impl Pipeline {
             if self.step_writes {
                 return Err(Error::NotTaken { call: CALL });
             }
+            self.nobody_waits(CALL)?;
             self.in_step = false;
             self.notes.clear();
             return Ok(());
@@ -104,7 +105,7 @@ impl Pipeline {
     /// Drops what the running step has written, and all cached slots of durable units: the state is that of the newest
     /// durable epoch. Who waits in `acquire`, or comes before the next step, hears `why`.
     fn drop_step(&mut self, why: Error) -> Result<(), Error> {
-        self.in_step = false;
+        (self.in_step, self.step_writes) = (false, false);
         self.notes.clear();
         self.give_up_final();
         self.aborted = Some(Aborted::asked_for(why));
@@ -147,12 +148,15 @@ impl Pipeline {
             Durability::Snapshot if to.is_none() => return Err(Error::NotTaken { call: CALL }),
             Durability::Snapshot | Durability::Step => {}
         }
+        // A name that is none must not cost what is running.
+        if let Some(name) = to.filter(|name| !self.store.snapshots().any(|(one, _)| one == *name)) {
+            self.store.rollback_to(name)?;
+        }
         self.end_abort()?;
         self.finish_commit(CALL)?;
-        if self.store.durability() == Durability::Step {
-            self.drop_step(Error::Aborted)?;
-            self.end_abort()?;
-        }
+        self.drop_step(Error::Aborted)?;
+        self.settle_rollback(CALL)?;
+        self.end_abort()?;
         if let Some(name) = to {
             self.go_back(name)?;
         }
@@ -160,15 +164,6 @@ impl Pipeline {
     }
 
     fn go_back(&mut self, name: &str) -> Result<(), Error> {
-        // A name that is none must not cost what is dirty.
-        if !self.store.snapshots().any(|(one, _)| one == name) {
-            return self.store.rollback_to(name).map(drop).map_err(Error::from);
-        }
-        self.nobody_waits("rollback")?;
-        (self.in_step, self.step_writes) = (false, false);
-        self.notes.clear();
-        self.flush(true, "rollback")?;
-        self.store.rollback()?;
         self.keep_record(|store| store.rollback_to(name).map(|_| true))?;
         self.epoch = self.store.epoch() + 1;
         let specs = self.units.specs(&self.store);
@@ -196,8 +191,11 @@ impl Pipeline {
         self.recording = false;
         let Err(cause) = result else { return Ok(()) };
         let error = Error::Record { cause: Box::new(cause) };
+        // The record may be on a drive: nothing is written until it is taken back.
+        if self.store.retract_record().is_ok() {
+            return Err(error);
+        }
         if self.store.durability() == Durability::Step {
-            // The record may be on a drive: nothing is written until it is taken back.
             self.drop_step(error.clone())?;
         } else {
             self.fail(error.clone());

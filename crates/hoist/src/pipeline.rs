@@ -118,7 +118,9 @@ impl Pipeline {
             }
         };
         let untold = self.failed.take().or_else(|| self.aborted.take().and_then(Aborted::untold));
-        let result = self.store.close().map_err(Error::from);
+        let half = self.has_half_a_step();
+        let closed = if half { self.store.close_uncommitted() } else { self.store.close() };
+        let result = closed.map_err(Error::from);
         let result = untold.map_or(result, Err);
         match (close, result) {
             (Some(reply), result) => answer(&reply, result),

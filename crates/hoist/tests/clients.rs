@@ -193,9 +193,32 @@ fn a_snapshot_of_what_is_in_memory_waits_for_nobody() {
     is_refused_while_a_client_waits(Durability::Snapshot, |engine| engine.snapshot("new"));
 }
 
+/// Nothing has to be written for it, and who waits hears that the state is another. Kills: a rollback that waits for a
+/// client, or reads for one for ever; one that needs a drive to take what it drops.
 #[test]
-fn going_back_from_what_is_in_memory_waits_for_nobody() {
-    is_refused_while_a_client_waits(Durability::Snapshot, |engine| engine.rollback_to("known").map(drop));
+fn going_back_ends_what_clients_wait_for() {
+    for durability in [Durability::Step, Durability::Snapshot] {
+        let (_dir, config, mut oracle) = store(durability);
+        let drive = Drive::new();
+        let engine = drive.open(&config);
+        engine.snapshot("known").unwrap();
+        let known = oracle.versions.clone();
+        let mut order = oracle.write_all(&engine, |life| *life == Life::Durable);
+        order.accesses.truncate(2);
+        order.accesses[1].uses[0].mode = Mode::Read;
+        let id = engine.declare(order.clone()).unwrap();
+        late(&drive, Operation::Read, 300);
+        engine.begin_step(id).unwrap();
+        oracle.access(&engine, &order, 0, NO_PAUSE);
+        let (gets, _drops) = client(&engine, 1);
+        drive.fail(FaultKind::Eio, Operation::Write, ".seg");
+        in_time(&engine, |engine| engine.rollback_to("known").map(drop)).unwrap();
+        assert!(matches!(gets.recv_timeout(EVER).unwrap(), Err(Error::Aborted)));
+        drive.0.clear();
+        oracle.versions = known;
+        assert_holds(&engine, &mut oracle);
+        engine.close().unwrap();
+    }
 }
 
 /// Kills: a client that waits for ever; an overwritten slot that nobody has filled, written as if somebody had.
