@@ -7,8 +7,8 @@ use hoist_format::LifeKind;
 
 impl Store {
     /// Ends the store; blocks. What was written since the last commit is dropped at `step`; at `none` and `snapshot` it is
-    /// kept, with its checksums, as a new epoch. What is in flight is waited for and delivered, but changes nothing any more; a commit that is under
-    /// way is cut off, as by a crash: wait for it first.
+    /// kept, with its checksums, as a new epoch. What is in flight is waited for and delivered, but changes nothing any
+    /// more; a commit that is under way is cut off, as by a crash: wait for it first.
     ///
     /// # Errors
     /// What the file system says; when a drive does not answer, the directory's lock is held until this process ends. At

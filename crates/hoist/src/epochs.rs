@@ -164,12 +164,15 @@ impl Pipeline {
     }
 
     fn go_back(&mut self, name: &str) -> Result<(), Error> {
-        self.keep_record(|store| store.rollback_to(name).map(|_| true))?;
-        self.epoch = self.store.epoch() + 1;
-        let specs = self.units.specs(&self.store);
-        self.plan.replace_stored(specs.into_iter().map(|spec| spec.stored), self.epoch);
-        self.errors.clear();
-        Ok(())
+        let went = self.keep_record(|store| store.rollback_to(name).map(|_| true));
+        // Where steps are no epochs, the store is at the last snapshot whether it went further or not.
+        if went.is_ok() || self.store.durability() == Durability::Snapshot {
+            self.epoch = self.store.epoch() + 1;
+            let specs = self.units.specs(&self.store);
+            self.plan.replace_stored(specs.into_iter().map(|spec| spec.stored), self.epoch);
+            self.errors.clear();
+        }
+        went
     }
 
     /// Has the store write a record, if it says that there is one, and waits until it is durable.
