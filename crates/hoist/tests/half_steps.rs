@@ -63,3 +63,28 @@ fn a_store_open_at_a_snapshot_takes_no_notes() {
         engine.close().unwrap();
     }
 }
+
+/// Kills: a plan that counts other epochs than the store after a way back that the store refuses.
+#[test]
+fn a_way_back_that_is_refused_leaves_the_engine_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = model::config(dir.path(), 8 * model::MIB, 4 * model::MIB, 65536);
+    (config.store.durability, config.store.world_size) = (Durability::Snapshot, 2);
+    let engine = Engine::create(config, &model::specs(2, model::MIB)).unwrap();
+    let mut oracle = model::Oracle::new(&engine, model::MIB);
+    let order = oracle.write_all(&engine, |life| *life == Life::Durable);
+    let id = engine.declare(order.clone()).unwrap();
+    for _ in 0..3 {
+        oracle.step(&engine, id, &order, NO_PAUSE).wait().unwrap();
+    }
+    engine.snapshot("one").unwrap();
+    let error = engine.rollback_to("one").unwrap_err().to_string();
+    assert!(error.contains("is not final"), "{error}");
+    assert_holds(&engine, &mut oracle);
+    engine.finalize(1).unwrap();
+    engine.rollback_to("one").unwrap();
+    oracle.step(&engine, id, &order, NO_PAUSE).wait().unwrap();
+    assert_holds(&engine, &mut oracle);
+    engine.finalize(2).unwrap();
+    engine.close().unwrap();
+}
