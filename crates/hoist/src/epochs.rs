@@ -148,6 +148,11 @@ impl Pipeline {
             Durability::Snapshot if to.is_none() => return Err(Error::NotTaken { call: CALL }),
             Durability::Snapshot | Durability::Step => {}
         }
+        if to.is_some() && self.store.awaits_final() {
+            // Refused by the store only when all that is newer than the last snapshot would have been dropped for it.
+            let rule = "to a snapshot comes when the newest epoch is final: finalize it first";
+            return Err(Error::Step { call: CALL, rule });
+        }
         // A name that is none must not cost what is running.
         if let Some(name) = to.filter(|name| !self.store.snapshots().any(|(one, _)| one == *name)) {
             self.store.rollback_to(name)?;
