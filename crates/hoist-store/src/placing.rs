@@ -226,9 +226,8 @@ impl Store {
 
     fn free(&mut self, extent: Extent) {
         let place = self.place_of(&extent);
-        for part in self.shares.release(extent) {
-            self.directories[place].free.free(part);
-        }
+        let free = &mut self.directories[place].free;
+        self.shares.release(extent, |part| free.free(part));
     }
 
     /// A write is over: its extents are the bytes' place from now on, or free again.
@@ -286,7 +285,7 @@ impl Store {
             let used = pending.values().filter(reads).any(|pending| pending.extents.iter().any(overlaps));
             if !used {
                 let free = &mut directories[segments[extent.segment as usize].directory].free;
-                shares.release(*extent).into_iter().for_each(|part| free.free(part));
+                shares.release(*extent, |part| free.free(part));
             }
             used
         });

@@ -29,10 +29,6 @@ impl Shares {
         let Extent { segment, offset, bytes } = extent;
         let end = offset + occupied(bytes);
         let mut once = Vec::new();
-        if self.by_place.is_empty() {
-            once.push(extent);
-            return once;
-        }
         self.cut(segment, offset);
         self.cut(segment, end);
         let mut at = offset;
@@ -56,18 +52,19 @@ impl Shares {
         }
     }
 
-    /// One holder less. Returns what nobody holds any more.
-    pub fn release(&mut self, extent: Extent) -> Vec<Extent> {
-        let free = self.change(extent, |more| *more -= 1);
-        if !self.by_place.is_empty() {
-            let end = extent.offset + occupied(extent.bytes);
-            let range = (extent.segment, extent.offset)..(extent.segment, end);
-            let single = self.by_place.range(range).filter(|(_, (_, more))| *more == 0);
-            for place in single.map(|(place, _)| *place).collect::<Vec<_>>() {
-                self.by_place.remove(&place);
-            }
+    /// One holder less; `free` gets what nobody holds any more.
+    pub fn release(&mut self, extent: Extent, mut free: impl FnMut(Extent)) {
+        if self.by_place.is_empty() {
+            // As nearly always: a running store allocates nothing for it.
+            return free(extent);
         }
-        free
+        self.change(extent, |more| *more -= 1).into_iter().for_each(free);
+        let end = extent.offset + occupied(extent.bytes);
+        let range = (extent.segment, extent.offset)..(extent.segment, end);
+        let single = self.by_place.range(range).filter(|(_, (_, more))| *more == 0);
+        for place in single.map(|(place, _)| *place).collect::<Vec<_>>() {
+            self.by_place.remove(&place);
+        }
     }
 
     /// Whether any of it is held more than once.
@@ -103,7 +100,9 @@ mod tests {
                     model[here].iter_mut().for_each(|count| *count += 1);
                 } else {
                     let mut freed = [false; 32];
-                    for part in shares.release(extent) {
+                    let mut parts = Vec::new();
+                    shares.release(extent, |part| parts.push(part));
+                    for part in parts {
                         prop_assert!(part.offset >= extent.offset);
                         let pages = (part.offset / PAGE) as usize..(part.offset + occupied(part.bytes)).div_ceil(PAGE) as usize;
                         freed[pages].fill(true);
