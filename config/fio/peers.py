@@ -7,8 +7,8 @@ the best median stands for fio from then on: were it the best of four in every p
 pairs, one run of each, the first of them by turns. Each pair gives a ratio, hoist's rate by fio's: a drive that drifts
 does so under both. Printed is the median of the ratios with their spread.
 
-Both run for the same time, or move the same bytes, with the same block size and depth. In sequential modes hoist's
-requests are of 64 MiB, cut into blocks. On a file system without direct I/O, such as tmpfs, both go without.
+Both run for the same time, or move the same bytes, with the same block size and depth, and but for the modes that name
+larger requests, which hoist cuts into blocks, with as much memory under way. On a file system without direct I/O, such as tmpfs, both go without.
 Beside the rates stands what each took of the processors (its own time and the kernel's for it) for each GiB. Only with
 direct I/O: without it most of the work is done by the kernel's workers of the ring (io-wq), whose time is in hoist's
 figure and not in fio's, so nothing is said of it then.

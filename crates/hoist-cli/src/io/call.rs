@@ -10,9 +10,6 @@ use super::flags::{Given, Reader};
 use super::order::Work;
 use crate::config::Problem;
 
-/// What the engine moves at a time at most: a tile. Two of them keep any drive's queue full.
-const REQUEST_BYTES: u64 = 64 << 20;
-
 /// What is done.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -60,8 +57,7 @@ impl Call {
         let backend = reader.backend();
         let (block_size, queue_depth) = (reader.block_size(), reader.queue_depth());
         let requests = reader.requests(directions);
-        let wish_bytes = if random { block_size } else { REQUEST_BYTES };
-        let (size_bytes, request_bytes) = reader.sizes(requests, wish_bytes);
+        let (size_bytes, request_bytes) = reader.sizes(requests, block_size);
         let seconds = reader.seconds();
         let number = requests.map(|requests| requests.number);
         let memory = Memory::new(request_bytes, number, block_size, queue_depth);
@@ -102,10 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_long_reads() {
+    fn defaults_are_reads_of_a_block() {
         let call = read(&[]);
         assert_eq!(call.work.directions, Directions::Only(Direction::Read));
-        assert_eq!((call.work.size_bytes, call.work.request_bytes), (1 << 30, 64 << 20));
+        assert_eq!((call.work.size_bytes, call.work.request_bytes), (1 << 30, 1 << 20));
         assert_eq!((call.work.requests, call.work.random), (None, false));
         assert_eq!(call.io, hoist_io::Config::default());
         assert_eq!(call.duration, Duration::from_secs(5));
@@ -117,7 +113,8 @@ mod tests {
             let call = read(flags);
             (call.work.size_bytes, call.work.request_bytes)
         };
-        assert_eq!(sizes(&[("size", "16 MiB")]), (16 << 20, 16 << 20));
+        assert_eq!(sizes(&[("size", "512 KiB")]), (512 << 10, 512 << 10));
+        assert_eq!(sizes(&[("block_size", "4 MiB")]), (1 << 30, 4 << 20));
         assert_eq!(sizes(&[("rw", "randread"), ("block_size", "4 KiB")]), (1 << 30, 4096));
         assert_eq!(sizes(&[("requests", "10:2 MiB")]), (20 << 20, 2 << 20));
         assert_eq!(sizes(&[("requests", "10:2 MiB"), ("size", "4 MiB")]), (4 << 20, 2 << 20));

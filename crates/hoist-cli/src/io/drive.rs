@@ -29,12 +29,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Twice the blocks that the kernel has at a time, in whole requests: while one half is moved the other waits in
-    /// hoist-io, so that the kernel's queue never runs dry. Two requests at least, for the same reason; and no more than
-    /// there are, if so many are `requests`.
+    /// As many requests as keep `queue_depth` blocks in the kernel's queue: where a request is one block, just so many,
+    /// as one that comes back is pushed again before the kernel is entered; where it is several, one more, since one
+    /// comes back only when its last block is there. No more than there are, if so many are `requests`. More memory
+    /// would cost: what moves fewer bytes of memory finds more of them in the processor's caches (measured, writes to
+    /// a virtual drive: 7 % less with 128 MiB under way than with 32).
     pub fn new(request_bytes: u64, requests: Option<u64>, block_bytes: u64, queue_depth: u32) -> Self {
-        let blocks = request_bytes.div_ceil(block_bytes);
-        let slots = (2 * u64::from(queue_depth)).div_ceil(blocks).max(2).min(requests.unwrap_or(u64::MAX));
+        let (blocks, depth) = (request_bytes.div_ceil(block_bytes), u64::from(queue_depth));
+        let slots = if blocks == 1 { depth } else { depth.div_ceil(blocks) + 1 };
+        let slots = slots.min(requests.unwrap_or(u64::MAX));
         Self { slots, slot_bytes: request_bytes }
     }
 
@@ -242,15 +245,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_twice_the_queue_in_whole_requests() {
+    fn memory_is_the_queue_in_whole_requests_and_one_to_come_back() {
         let memory = |request, block, depth| {
             let memory = Memory::new(request, None, block, depth);
             (memory.slots, memory.budget_bytes())
         };
         assert_eq!(memory(64 << 20, 1 << 20, 32), (2, 128 << 20));
-        assert_eq!(memory(4096, 4096, 32), (64, 256 << 10));
-        assert_eq!(memory(4096, 1 << 20, 1), (2, 8192));
-        assert_eq!(memory(64 << 20, 64 << 20, 4), (8, 512 << 20));
+        assert_eq!(memory(4096, 4096, 32), (32, 128 << 10));
+        assert_eq!(memory(4096, 1 << 20, 1), (1, 4096));
+        assert_eq!(memory(64 << 20, 64 << 20, 4), (4, 256 << 20));
+        assert_eq!(memory(4 << 20, 1 << 20, 32), (9, 36 << 20));
         // Three sectors lie in a page of four, 1.5 MiB in two of 1 MiB.
         assert_eq!(memory(12 << 10, 4096, 3), (2, 32 << 10));
         assert_eq!(memory(3 << 19, 1 << 20, 2), (2, 4 << 20));

@@ -13,7 +13,7 @@ use crate::config::units::format_bytes;
 use crate::contents::{Contents, Kind};
 use crate::interrupt::Interrupt;
 
-/// Of one request: with 1 MiB blocks, 32 deep, 16 of these are under way, in 64 MiB of memory.
+/// Of one request: with 1 MiB blocks, 32 deep, 9 of these are under way, in 36 MiB of memory.
 const REQUEST_BYTES: u64 = 4 << 20;
 
 /// Requests that making a file of this size takes.
