@@ -5,8 +5,8 @@ use crate::{BatchId, EpochRecord, Error, Record, codec, frame};
 use crc_fast::{CrcAlgorithm, checksum};
 
 /// The version that this crate writes, and the only one that it reads. In version 1 a run lay whole in one directory; in
-/// version 2 there was one epoch.
-pub const FORMAT_VERSION: u32 = 3;
+/// version 2 there was one epoch, in version 3 all bytes lay in the store's own files.
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Batches start at multiples of this, so that appending one never rewrites a block that holds an older one.
 /// 4096: the largest logical block of NVMe drives in use, and the page of x86-64.

@@ -20,6 +20,6 @@ pub use error::Error;
 pub use frame::{BatchId, FRAME_HEAD_BYTES, RECORD_BYTES_MAX, encode_record};
 pub use journal::{Batch, FORMAT_VERSION, JOURNAL_ALIGN_BYTES, Tail, pad_batch, preamble, read_journal};
 pub use records::{
-    Class, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord, SnapshotRecord,
-    SpanRecord, StoreId, TensorRecord,
+    Class, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord, ShardRecord,
+    SnapshotRecord, SourcePlace, SourceRecord, SpanRecord, StoreId, TensorRecord, TouchRecord,
 };

@@ -105,6 +105,52 @@ pub struct TensorRecord {
     pub offset: u64,
     /// The number of the tensor that a derived one is cast of.
     pub cast_of: Option<u32>,
+    /// Where its bytes are as long as the store has none of its own for them.
+    pub source: Option<SourcePlace>,
+    /// Which part of a larger tensor it is; `None`: it is the whole.
+    pub shard: Option<ShardRecord>,
+}
+
+/// A place in a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePlace {
+    /// The number of the source, its place in all records of sources.
+    pub source: u32,
+    /// Where the tensor's bytes start in the file: any number.
+    pub offset: u64,
+}
+
+/// A contiguous part of a tensor that several ranks share, its elements in order, the last dimension fastest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// Dimensions of the whole tensor.
+    pub shape: Vec<u64>,
+    /// The number of the shard's first element in the whole.
+    pub start: u64,
+}
+
+/// A file outside the store that holds bytes of its tensors, as it was when the store was made. It is only read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// Its absolute path.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was changed last: seconds since 1970, and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// Checksums of bytes that lie in a source, as they were when they were read first. They belong to no epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TouchRecord {
+    /// The number of the run.
+    pub run: u32,
+    /// Where the bytes start in the run: a multiple of [`crate::CHECKSUM_BYTES`].
+    pub offset: u64,
+    /// One per [`crate::CHECKSUM_BYTES`] from there on.
+    pub checksums: Vec<u64>,
 }
 
 /// A run of bytes in a data segment.
@@ -197,6 +243,10 @@ pub enum Record {
     Snapshot(SnapshotRecord),
     /// The name of a snapshot that is not kept any more.
     SnapshotDeleted(String),
+    /// Files outside the store, in order; they come before the tensors.
+    Sources(Vec<SourceRecord>),
+    /// Checksums of what lies in them, as far as it was read.
+    Touched(Vec<TouchRecord>),
     /// Ends a batch: with it, and only with it, the batch's records hold. The newest epoch: the batch's own, or, when it
     /// changes none of what epochs hold, that of an earlier batch.
     Epoch(EpochRecord),

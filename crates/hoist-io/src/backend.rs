@@ -54,6 +54,14 @@ pub enum FileOp {
         /// Past the page cache if the file system can; else buffered, noted in [`Backend::obtained`].
         direct: bool,
     },
+    /// Opens for reading alone, past the page cache if the file system can, CLOEXEC: a file of somebody else's, whose
+    /// ranges begin and end anywhere. Past the page cache a transfer takes whole sectors, into memory of the slab that the
+    /// backend keeps for it from then on ([`Obtained::bounce_bytes`]), and the bytes asked for are copied from there.
+    /// Answered with [`FileReply::Opened`].
+    OpenSource {
+        /// The file.
+        path: PathBuf,
+    },
     /// Closes a file that no request uses.
     Close(FileId),
     /// fallocate: blocks for these bytes, the file grown to hold them.
@@ -123,7 +131,7 @@ impl FileReply {
     pub fn file(self) -> FileId {
         match self {
             FileReply::Opened { file, .. } => file,
-            other => panic!("{other:?} is not the reply to Open"),
+            other => panic!("{other:?} is not the reply to an opening"),
         }
     }
 
@@ -217,15 +225,17 @@ pub(crate) fn open_with(
     }
     slab.check_owner()?;
     match config.backend {
-        BackendChoice::Pread => Ok(Box::new(pread::open(config, Obtained::default(), faults)?)),
+        BackendChoice::Pread => Ok(Box::new(pread::open(config, slab, Obtained::default(), faults)?)),
         BackendChoice::Uring => Ok(Box::new(Uring::open(config, slab, faults)?)),
-        BackendChoice::TokioUring => Ok(Box::new(tokio_uring::open(config, Obtained::default(), faults)?)),
+        BackendChoice::TokioUring => {
+            Ok(Box::new(tokio_uring::open(config, slab, Obtained::default(), faults)?))
+        }
         BackendChoice::Auto => match Uring::open(config, slab, faults) {
             Ok(ring) => Ok(Box::new(ring)),
             Err(error) => {
                 let mut obtained = Obtained::default();
                 obtained.step_down(format!("pread instead of io_uring: {error}"));
-                Ok(Box::new(pread::open(config, obtained, faults)?))
+                Ok(Box::new(pread::open(config, slab, obtained, faults)?))
             }
         },
     }

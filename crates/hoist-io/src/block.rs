@@ -11,6 +11,8 @@ pub(crate) const ATTEMPTS_MAX: u32 = 16;
 pub(crate) struct Progress {
     operation: Operation,
     bytes: u64,
+    /// It is done when so many are moved: fewer where only whole sectors can be asked for and a file ends before.
+    enough_bytes: u64,
     /// Moved for good: the next part begins here. A multiple of `alignment_bytes`.
     done_bytes: u64,
     /// The furthest byte that the kernel has ever reached.
@@ -42,7 +44,21 @@ pub(crate) enum Failure {
 
 impl Progress {
     pub(crate) fn new(operation: Operation, bytes: u64, alignment_bytes: u64) -> Progress {
-        Progress { operation, bytes, done_bytes: 0, reached_bytes: 0, alignment_bytes, attempts: 0 }
+        let enough_bytes = bytes;
+        Progress {
+            operation,
+            bytes,
+            enough_bytes,
+            done_bytes: 0,
+            reached_bytes: 0,
+            alignment_bytes,
+            attempts: 0,
+        }
+    }
+
+    /// The same, done when the first `enough_bytes` are moved.
+    pub(crate) fn with_enough(self, enough_bytes: u64) -> Progress {
+        Progress { enough_bytes, ..self }
     }
 
     pub(crate) fn done_bytes(&self) -> u64 {
@@ -70,7 +86,7 @@ impl Progress {
         let end_bytes = self.done_bytes + result as u64;
         assert!(end_bytes <= self.bytes, "the kernel moved {result} bytes of {self:?}");
         self.reached_bytes = self.reached_bytes.max(end_bytes);
-        if end_bytes == self.bytes {
+        if end_bytes >= self.enough_bytes {
             return Next::Done;
         }
         // A direct transfer may end off the alignment, at the end of a file above all. Going on from there would be
@@ -83,7 +99,7 @@ impl Progress {
         }
         match self.operation {
             Operation::Read if result == 0 || attempts >= ATTEMPTS_MAX => {
-                Next::Failed(Failure::EndOfFile { missing_bytes: self.bytes - self.reached_bytes })
+                Next::Failed(Failure::EndOfFile { missing_bytes: self.enough_bytes - self.reached_bytes })
             }
             Operation::Write if attempts >= ATTEMPTS_MAX => {
                 Next::Failed(Failure::Stuck { done_bytes: self.reached_bytes, attempts })

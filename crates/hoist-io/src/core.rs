@@ -1,13 +1,15 @@
 //! What both backends share: requests, files, and the table of blocks that the kernel has.
 
 use crate::block::{Failure, Next, Progress};
+use crate::bounce::Bounces;
 use crate::config::ALIGNMENT_BYTES;
-use crate::cut::Cut;
+use crate::cut::{Cut, Memory};
 use crate::error::Operation;
 use crate::faults::{BlockFaults, Faults, Meeting};
 use crate::files::Files;
 use crate::requests::{Key, Requests};
 use crate::{Config, Error, FileOp, FileReply, Obtained, Request, Transfer};
+use hoist_memory::Slab;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
@@ -20,6 +22,28 @@ struct Block {
     key: Key,
     cut: Cut,
     progress: Progress,
+}
+
+impl Block {
+    fn new(key: Key, cut: Cut, alignment_bytes: u64) -> Block {
+        let progress = Progress::new(cut.operation, on_drive(&cut).1, alignment_bytes);
+        let progress = match cut.memory {
+            Memory::Bounce { .. } => progress.with_enough(cut.offset % ALIGNMENT_BYTES + cut.bytes),
+            Memory::Run { .. } | Memory::None => progress,
+        };
+        Block { key, cut, progress }
+    }
+}
+
+/// Where in the file a block is moved, and how many bytes: whole sectors where it goes through memory for them.
+fn on_drive(cut: &Cut) -> (u64, u64) {
+    match cut.memory {
+        Memory::Bounce { .. } => {
+            let offset = cut.offset - cut.offset % ALIGNMENT_BYTES;
+            (offset, (cut.offset + cut.bytes).next_multiple_of(ALIGNMENT_BYTES) - offset)
+        }
+        Memory::Run { .. } | Memory::None => (cut.offset, cut.bytes),
+    }
 }
 
 /// What to hand to the kernel: all numbers, no borrow. The request in the table owns the memory behind `address`, and
@@ -47,12 +71,18 @@ pub(crate) struct Core {
     /// Blocks to be handed over once more, before any new one: they have begun.
     again: VecDeque<usize>,
     in_flight: usize,
+    bounces: Bounces,
     /// What goes wrong on purpose.
     faults: Option<BlockFaults>,
 }
 
 impl Core {
-    pub(crate) fn new(config: &Config, obtained: Obtained, faults: Option<&Faults>) -> Core {
+    pub(crate) fn new(
+        config: &Config,
+        slab: &Arc<Slab>,
+        obtained: Obtained,
+        faults: Option<&Faults>,
+    ) -> Core {
         let depth = obtained.queue_depth as usize;
         Core {
             requests: Requests::new(config.block_size),
@@ -62,6 +92,7 @@ impl Core {
             free: (0..depth).rev().collect(),
             again: VecDeque::with_capacity(depth),
             in_flight: 0,
+            bounces: Bounces::new(slab),
             faults: faults.map(|faults| BlockFaults::new(faults, depth)),
         }
     }
@@ -81,8 +112,13 @@ impl Core {
             return self.files.get(file).map(|_| ());
         }
         let capacity_bytes = request.transfer.capacity_bytes();
+        let writes = matches!(request.transfer, Transfer::Write(_) | Transfer::WriteBuffer(_));
         for range in &request.ranges {
-            self.files.get(range.file)?.check(range, capacity_bytes)?;
+            let file = self.files.get(range.file)?;
+            if writes && file.is_source {
+                return Err(Error::ReadOnly { path: Arc::clone(file.path()) });
+            }
+            file.check(range, capacity_bytes)?;
         }
         Ok(())
     }
@@ -108,28 +144,36 @@ impl Core {
         let block = self.blocks[place].as_ref().unwrap_or_else(|| panic!("block {place} is not under way"));
         let (cut, done_bytes) = (block.cut, block.progress.done_bytes());
         let file = self.files.used(cut.file);
+        let (address, piece) = match cut.memory {
+            Memory::Run { address, piece } => (address, piece),
+            Memory::Bounce { .. } => self.bounces.memory(place),
+            Memory::None => (0, None),
+        };
+        let (offset, bytes) = on_drive(&cut);
         let part = Part {
             block: place,
             operation: cut.operation,
             fd: file.raw(),
             place: file.place,
-            offset: cut.offset + done_bytes,
-            address: cut.address + done_bytes as usize,
-            bytes: cut.bytes - done_bytes,
-            piece: cut.piece,
+            offset: offset + done_bytes,
+            address: address + done_bytes as usize,
+            bytes: bytes - done_bytes,
+            piece,
         };
         Some((part, cut))
     }
 
     fn start_block(&mut self) -> Option<usize> {
         let place = self.free.pop()?;
-        let Some((key, cut)) = self.requests.next_block() else {
+        let (files, bounces) = (&self.files, &self.bounces);
+        let bounce_bytes = |file| files.used(file).bounced.then_some(bounces.each_bytes());
+        let Some((key, cut)) = self.requests.next_block(bounce_bytes) else {
             self.free.push(place);
             return None;
         };
-        let alignment_bytes = if self.files.used(cut.file).aligned { ALIGNMENT_BYTES } else { 1 };
-        let progress = Progress::new(cut.operation, cut.bytes, alignment_bytes);
-        self.blocks[place] = Some(Block { key, cut, progress });
+        let file = self.files.used(cut.file);
+        let alignment_bytes = if file.aligned || file.bounced { ALIGNMENT_BYTES } else { 1 };
+        self.blocks[place] = Some(Block::new(key, cut, alignment_bytes));
         Some(place)
     }
 
@@ -155,6 +199,11 @@ impl Core {
         let result = match result {
             Ok(()) => {
                 file.forget_cached(&cut);
+                if let Memory::Bounce { buffer_offset } = cut.memory {
+                    let skip = (cut.offset % ALIGNMENT_BYTES) as usize;
+                    let bytes = &self.bounces.bytes(place)[skip..][..cut.bytes as usize];
+                    self.requests.put(key, buffer_offset, bytes);
+                }
                 Ok(())
             }
             Err(failure) => Err(describe(failure, &cut, file.path())),
@@ -200,7 +249,25 @@ impl Core {
                 return Err(Error::FileInUse { path, requests });
             }
         }
-        self.files.execute(op, &mut self.obtained)
+        let reply = self.files.execute(op, &mut self.obtained)?;
+        if let FileReply::Opened { file, .. } = reply
+            && self.files.used(file).bounced
+            && let Err(error) = self.prepare_bounces()
+        {
+            self.files.execute(FileOp::Close(file), &mut self.obtained)?;
+            return Err(error);
+        }
+        Ok(reply)
+    }
+
+    /// Takes memory for the blocks of sources, one for each that is under way at a time: fewer from now on, where there is
+    /// not so much.
+    fn prepare_bounces(&mut self) -> Result<(), Error> {
+        let places = self.bounces.prepare(self.blocks.len(), self.requests.block_bytes())?;
+        self.free.retain(|place| *place < places);
+        self.obtained.queue_depth = self.obtained.queue_depth.min(places as u32);
+        self.obtained.bounce_bytes = self.bounces.all_bytes();
+        Ok(())
     }
 }
 
@@ -226,7 +293,8 @@ mod tests {
     /// A core of depth 2 with 8 KiB blocks, a direct file, and a read of 20 KiB of it at 4096 pushed.
     fn core(folder: &tempfile::TempDir) -> (Core, usize) {
         let config = Config { block_size: 8192, queue_depth: 2, ..Config::default() };
-        let mut core = Core::new(&config, Obtained { queue_depth: 2, ..Obtained::default() }, None);
+        let slab = Slab::map(&hoist_memory::Config { budget_bytes: 1 << 20, ..Default::default() }).unwrap();
+        let mut core = Core::new(&config, &slab, Obtained { queue_depth: 2, ..Obtained::default() }, None);
         let open = FileOp::Open { path: folder.path().join("data"), create: true, direct: true };
         let file = core.file(open).unwrap().file();
         let buffer = AlignedBuffer::new(24576).unwrap();

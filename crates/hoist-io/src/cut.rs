@@ -1,17 +1,28 @@
 //! Planning a request's blocks: its ranges, cut where they are too long and merged where they continue each other. Pure.
 
+use crate::config::ALIGNMENT_BYTES;
 use crate::error::Operation;
 use crate::{FileId, FileRange, Transfer};
 
-/// A block: one run of a file and one run of memory, no longer than `block_size` and inside one piece of the slab.
+/// A block: one run of a file, no longer than `block_size`, and its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
     pub(crate) operation: Operation,
     pub(crate) file: FileId,
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
-    pub(crate) address: usize,
-    pub(crate) piece: Option<u32>,
+    pub(crate) memory: Memory,
+}
+
+/// Where the bytes of a block are moved to or from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// One run of memory, inside one piece of the slab.
+    Run { address: usize, piece: Option<u32> },
+    /// Memory of the backend's, and then to here in the request's.
+    Bounce { buffer_offset: u64 },
+    /// Nothing is moved.
+    None,
 }
 
 /// How much of a request has been cut.
@@ -30,12 +41,14 @@ impl Cursor {
         ranges.get(self.range..).unwrap_or_default().iter().all(|range| range.bytes == 0)
     }
 
-    /// The next block, as long as the rules allow; None at the end. No byte is in it that no range names.
+    /// The next block, as long as the rules allow; None at the end. No byte is in it that no range names. Of a file for
+    /// which `bounce_bytes` says so, a block and the sectors that it begins and ends in are no longer than that.
     pub(crate) fn next(
         &mut self,
         ranges: &[FileRange],
         transfer: &Transfer,
         block_bytes: u64,
+        bounce_bytes: impl Fn(FileId) -> Option<u64>,
     ) -> Option<Cut> {
         let operation = match transfer {
             Transfer::Sync(file) => return self.sync(*file),
@@ -43,13 +56,20 @@ impl Cursor {
             Transfer::Write(_) | Transfer::WriteBuffer(_) => Operation::Write,
         };
         self.advance(ranges, 0);
-        let run = self.find_run(ranges, block_bytes)?;
+        let bounce_bytes = bounce_bytes(ranges.get(self.range)?.file);
+        let run = self.find_run(ranges, bounce_bytes.unwrap_or(block_bytes))?;
         let FileRange { file, offset, bytes, buffer_offset } = run;
+        if let Some(limit) = bounce_bytes {
+            let bytes = bytes.min(limit - offset % ALIGNMENT_BYTES);
+            self.advance(ranges, bytes);
+            return Some(Cut { operation, file, offset, bytes, memory: Memory::Bounce { buffer_offset } });
+        }
         let span = transfer.first_span(buffer_offset, bytes);
         let span = span.unwrap_or_else(|| panic!("no memory for {run:?}"));
         let bytes = span.bytes as u64;
         self.advance(ranges, bytes);
-        Some(Cut { operation, file, offset, bytes, address: span.address, piece: span.piece })
+        let memory = Memory::Run { address: span.address, piece: span.piece };
+        Some(Cut { operation, file, offset, bytes, memory })
     }
 
     /// What is left of the range at hand, with those behind it that go on where it ends, in the file and in memory, as
@@ -93,8 +113,7 @@ impl Cursor {
             file,
             offset: 0,
             bytes: 0,
-            address: 0,
-            piece: None,
+            memory: Memory::None,
         })
     }
 }
@@ -210,14 +229,15 @@ mod tests {
             let mut cursor = Cursor::default();
             let (mut found, mut last) = (0, None);
             prop_assert_eq!(cursor.at_end(&ranges, &transfer), expected.is_empty());
-            while let Some(cut) = cursor.next(&ranges, &transfer, block_sectors * SECTOR) {
+            while let Some(cut) = cursor.next(&ranges, &transfer, block_sectors * SECTOR, |_| None) {
+                let Memory::Run { address, piece } = cut.memory else { panic!("{cut:?} has no memory") };
                 prop_assert!(cut.bytes > 0 && cut.bytes <= block_sectors * SECTOR);
-                prop_assert!((cut.offset | cut.bytes | cut.address as u64).is_multiple_of(SECTOR));
+                prop_assert!((cut.offset | cut.bytes | address as u64).is_multiple_of(SECTOR));
                 let sectors = (cut.bytes / SECTOR) as usize;
                 prop_assert!(found + sectors <= expected.len(), "{cut:?} moves what no range names");
                 for (sector, at) in expected[found..found + sectors].iter().zip((0..).step_by(4096)) {
                     prop_assert_eq!((sector.file, sector.offset), (cut.file, cut.offset + at));
-                    prop_assert_eq!((sector.address, sector.piece), (cut.address + at as usize, cut.piece));
+                    prop_assert_eq!((sector.address, sector.piece), (address + at as usize, piece));
                 }
                 if let Some(before_bytes) = last.replace(cut.bytes) {
                     let may_be_one = expected[found - 1].leads_to(&expected[found]);
@@ -237,8 +257,9 @@ mod tests {
         let transfer = Transfer::Read(slab.allocate(2 << 20).unwrap());
         let small = ranges(&[(Step::Continues, 16); 17]);
         let mut cursor = Cursor::default();
-        let mut next =
-            || cursor.next(&small, &transfer, 1 << 20).map(|cut| (cut.offset - (1 << 20), cut.bytes));
+        let mut next = || {
+            cursor.next(&small, &transfer, 1 << 20, |_| None).map(|cut| (cut.offset - (1 << 20), cut.bytes))
+        };
         assert_eq!([next(), next(), next()], [Some((0, 1 << 20)), Some((1 << 20, 64 << 10)), None]);
     }
 }

@@ -45,6 +45,20 @@ pub enum Error {
         /// Who refuses it, as far as this process can see, and what to do.
         advice: &'static str,
     },
+    /// A file that was opened for reading alone was to be written.
+    #[error("{} is only read: it is not written", path.display())]
+    ReadOnly {
+        /// The file.
+        path: Arc<Path>,
+    },
+    /// There is no memory for what a source's sectors are read into.
+    #[error(
+        "no {bytes} bytes of the slab are free for the sectors of a file that is read in place: give it more memory"
+    )]
+    NoBounce {
+        /// Bytes of one block.
+        bytes: u64,
+    },
     /// A call that concerns no single file failed.
     #[error("{call}: {source}")]
     Call {

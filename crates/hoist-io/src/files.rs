@@ -23,6 +23,10 @@ pub(crate) struct OpenFile {
     leaves_cached: bool,
     /// Whether ranges must be aligned: where direct I/O was asked for, got or not, so that a mistake shows everywhere.
     pub(crate) aligned: bool,
+    /// Whether it is only read.
+    pub(crate) is_source: bool,
+    /// Whether its ranges begin and end anywhere, and its transfers do not: then these go through other memory.
+    pub(crate) bounced: bool,
     /// Where it lies in the ring's table of files, if it does.
     pub(crate) place: Option<u32>,
 }
@@ -100,7 +104,11 @@ impl Files {
 
     pub(crate) fn execute(&mut self, op: FileOp, obtained: &mut Obtained) -> Result<FileReply, Error> {
         match op {
-            FileOp::Open { path, create, direct } => return self.open(&path, create, direct, obtained),
+            FileOp::Open { path, create, direct } => {
+                let kind = Kind::Own { create, direct };
+                return self.open(&path, kind, obtained);
+            }
+            FileOp::OpenSource { path } => return self.open(&path, Kind::Source, obtained),
             FileOp::Close(file) => {
                 self.get(file)?;
                 self.table[file.0 as usize] = None;
@@ -137,17 +145,15 @@ impl Files {
         Ok(FileReply::Done)
     }
 
-    fn open(
-        &mut self,
-        path: &Path,
-        create: bool,
-        direct: bool,
-        obtained: &mut Obtained,
-    ) -> Result<FileReply, Error> {
+    fn open(&mut self, path: &Path, kind: Kind, obtained: &mut Obtained) -> Result<FileReply, Error> {
         if self.open >= FILES_MAX {
             return Err(Error::TooManyFiles { path: path.to_owned(), limit: FILES_MAX });
         }
-        let mut flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let (create, direct) = match kind {
+            Kind::Own { create, direct } => (create, direct),
+            Kind::Source => (false, true),
+        };
+        let mut flags = kind.access() | OFlags::CLOEXEC;
         flags.set(OFlags::CREATE, create);
         let plain = |flags| retry(|| rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR));
         let fd = plain(flags).map_err(|errno| failed("open", path, errno))?;
@@ -156,7 +162,7 @@ impl Files {
         let is_memory = rustix::fs::fstatfs(&fd).is_ok_and(|found| found.f_type == libc::TMPFS_MAGIC);
         let opened = direct.then(|| match is_memory {
             true => Err("tmpfs has no direct I/O".to_owned()),
-            false => open_direct(path),
+            false => open_direct(path, kind.access()),
         });
         let (fd, is_direct) = match opened {
             None => (fd, false),
@@ -178,7 +184,9 @@ impl Files {
             fd,
             path: Arc::from(path),
             leaves_cached,
-            aligned: direct,
+            aligned: direct && kind != Kind::Source,
+            is_source: kind == Kind::Source,
+            bounced: is_direct && kind == Kind::Source,
             place: None,
         }));
         self.open += 1;
@@ -186,9 +194,27 @@ impl Files {
     }
 }
 
+/// Whose a file is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The caller's.
+    Own { create: bool, direct: bool },
+    /// Somebody else's.
+    Source,
+}
+
+impl Kind {
+    fn access(self) -> OFlags {
+        match self {
+            Kind::Own { .. } => OFlags::RDWR,
+            Kind::Source => OFlags::RDONLY,
+        }
+    }
+}
+
 /// Opens `path` once more, for direct I/O that works, or says why there is none.
-fn open_direct(path: &Path) -> Result<OwnedFd, String> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
+fn open_direct(path: &Path, access: OFlags) -> Result<OwnedFd, String> {
+    let flags = access | OFlags::CLOEXEC | OFlags::DIRECT;
     let fd = retry(|| rustix::fs::open(path, flags, Mode::empty()))
         .map_err(|errno| format!("O_DIRECT: {errno}"))?;
     // STATX_DIOALIGN (Linux 6.1) says what the file takes; zeros say that it takes none, and a file system that does

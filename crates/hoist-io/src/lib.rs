@@ -14,6 +14,7 @@ mod advice;
 mod answers;
 mod backend;
 mod block;
+mod bounce;
 mod config;
 mod core;
 mod cut;

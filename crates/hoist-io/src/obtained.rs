@@ -21,6 +21,8 @@ pub struct Obtained {
     pub files_buffered: u32,
     /// Files that the ring knew by a place in its table, of all that were opened since the start.
     pub files_registered: u32,
+    /// Memory of the slab that what is read of sources goes through, in bytes: 0 while none is open past the page cache.
+    pub bounce_bytes: u64,
     /// What lets memory or files be registered, of the first refusal; none where nothing was refused.
     pub registration_advice: Option<&'static str>,
     /// Each step down, with its cause.

@@ -6,6 +6,8 @@ use crate::faults::Faults;
 use crate::workers::{HandOver, Results, Workers};
 use crate::{Config, Error, Obtained};
 use crossbeam_channel::{Receiver, bounded};
+use hoist_memory::Slab;
+use std::sync::Arc;
 
 /// Threads at most. A thread is a stack and a context switch per block; past this many, more of them cost more than
 /// the drive gains by a deeper queue of 1 MiB blocks.
@@ -14,6 +16,7 @@ const WORKERS_MAX: u32 = 64;
 /// A backend of worker threads, each with one block at a time.
 pub(crate) fn open(
     config: &Config,
+    slab: &Arc<Slab>,
     mut obtained: Obtained,
     faults: Option<&Faults>,
 ) -> Result<Workers, Error> {
@@ -24,7 +27,7 @@ pub(crate) fn open(
     }
     obtained.backend = "pread";
     obtained.queue_depth = depth;
-    Workers::open(config, obtained, faults, |results| {
+    Workers::open(config, slab, obtained, faults, |results| {
         let (parts, receiver) = bounded::<Part>(depth as usize);
         let mut workers = Vec::with_capacity(depth as usize);
         for index in 0..depth {

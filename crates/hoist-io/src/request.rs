@@ -22,7 +22,7 @@ pub enum Priority {
 pub struct FileId(pub u32);
 
 /// A run of a file and the run of the request's memory that it is moved to or from. On a file opened for direct I/O
-/// all three numbers are multiples of 4096.
+/// all three numbers are multiples of 4096, unless it is a source ([`crate::FileOp::OpenSource`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileRange {
     /// The file.
@@ -94,6 +94,20 @@ impl Transfer {
             Transfer::Write(reader) => padded(reader.bytes()),
             Transfer::ReadBuffer(buffer) | Transfer::WriteBuffer(buffer) => buffer.len() as u64,
             Transfer::Sync(_) => 0,
+        }
+    }
+
+    /// Puts bytes that were read elsewhere into the memory, from `offset` on.
+    pub(crate) fn put(&mut self, offset: u64, bytes: &[u8]) {
+        match self {
+            Transfer::Read(slot) => slot.put(offset, bytes),
+            Transfer::Fill(filler) => filler.put(offset, bytes),
+            Transfer::ReadBuffer(buffer) => {
+                buffer[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+            }
+            Transfer::Write(_) | Transfer::WriteBuffer(_) | Transfer::Sync(_) => {
+                unreachable!("{self:?} reads nothing")
+            }
         }
     }
 

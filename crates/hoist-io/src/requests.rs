@@ -67,6 +67,11 @@ impl Requests {
         self.lanes[priority as usize].push_back(key);
     }
 
+    /// Bytes of a block at most.
+    pub(crate) fn block_bytes(&self) -> u64 {
+        self.block_bytes
+    }
+
     pub(crate) fn promote(&mut self, id: RequestId, priority: Priority) {
         let Some(&key) = self.keys.get(&id) else { return };
         let entry = entry(&mut self.table, key);
@@ -95,13 +100,13 @@ impl Requests {
         }
     }
 
-    /// The next block: of the first request of the best priority that has one.
-    pub(crate) fn next_block(&mut self) -> Option<(Key, Cut)> {
+    /// The next block: of the first request of the best priority that has one. `bounce_bytes`: see [`Cursor::next`].
+    pub(crate) fn next_block(&mut self, bounce_bytes: impl Fn(FileId) -> Option<u64>) -> Option<(Key, Cut)> {
         for lane in &mut self.lanes {
             let Some(&key) = lane.front() else { continue };
             let entry = entry(&mut self.table, key);
             let (ranges, transfer) = (&entry.request.ranges, &entry.request.transfer);
-            let cut = entry.cursor.next(ranges, transfer, self.block_bytes);
+            let cut = entry.cursor.next(ranges, transfer, self.block_bytes, bounce_bytes);
             let cut =
                 cut.unwrap_or_else(|| panic!("request {} was queued with no block left", entry.request.id));
             entry.in_flight += 1;
@@ -112,6 +117,11 @@ impl Requests {
             return Some((key, cut));
         }
         None
+    }
+
+    /// Puts bytes that were read into a request's memory.
+    pub(crate) fn put(&mut self, key: Key, buffer_offset: u64, bytes: &[u8]) {
+        entry(&mut self.table, key).request.transfer.put(buffer_offset, bytes);
     }
 
     /// A block has ended `now`. After the first error no further block of its request is started.
@@ -286,7 +296,7 @@ mod tests {
                     }
                     Op::Start => {
                         let expected = next(&models);
-                        let found = requests.next_block();
+                        let found = requests.next_block(|_| None);
                         prop_assert_eq!(found.map(|(_, cut)| cut.offset >> 32), expected.map(|place| models[place].id));
                         if let (Some((key, _)), Some(place)) = (found, expected) {
                             models[place].blocks_left -= 1;
@@ -336,6 +346,6 @@ mod tests {
         let mut done = Vec::new();
         requests.take_finished(&mut done);
         assert!(matches!(done[..], [Completion { id: 7, result: Err(Error::DuplicateId { id: 7 }), .. }]));
-        assert!(requests.next_block().is_some(), "the first is still queued");
+        assert!(requests.next_block(|_| None).is_some(), "the first is still queued");
     }
 }

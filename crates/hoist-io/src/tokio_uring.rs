@@ -7,10 +7,12 @@ use crate::workers::{HandOver, Results, Workers};
 use crate::{Config, Error, Obtained};
 use ::tokio_uring::buf::{IoBuf, IoBufMut};
 use ::tokio_uring::fs::File;
+use hoist_memory::Slab;
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// A runtime of its own, on a thread of its own: its ring belongs to the thread, and it has no way to wait for a ring
@@ -21,6 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 /// [`Error::NoRing`] when the kernel refuses io_uring.
 pub(crate) fn open(
     config: &Config,
+    slab: &Arc<Slab>,
     mut obtained: Obtained,
     faults: Option<&Faults>,
 ) -> Result<Workers, Error> {
@@ -30,7 +33,7 @@ pub(crate) fn open(
     crate::uring::check_ring(entries)?;
     obtained.backend = "tokio-uring";
     obtained.queue_depth = depth;
-    Workers::open(config, obtained, faults, |results| {
+    Workers::open(config, slab, obtained, faults, |results| {
         let (parts, receiver) = unbounded_channel();
         let worker = std::thread::Builder::new()
             .name("hoist-tokio".to_owned())

@@ -6,7 +6,9 @@ use crate::core::{Core, Part};
 use crate::faults::Faults;
 use crate::{Completion, Config, Error, Obtained, Priority, Request, RequestId, Waker};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, at, bounded, never, select};
+use hoist_memory::Slab;
 use std::mem::ManuallyDrop;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,7 @@ impl Workers {
     /// one result for each block before that.
     pub(crate) fn open(
         config: &Config,
+        slab: &Arc<Slab>,
         obtained: Obtained,
         faults: Option<&Faults>,
         start: impl FnOnce(Results) -> Result<(HandOver, Vec<JoinHandle<()>>), Error>,
@@ -46,7 +49,7 @@ impl Workers {
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
         });
         let (parts, workers) = start(results_sender)?;
-        let core = ManuallyDrop::new(Core::new(config, obtained, faults));
+        let core = ManuallyDrop::new(Core::new(config, slab, obtained, faults));
         let parts = Some(parts);
         Ok(Workers { core, parts, results, wakes, waker, workers, close_deadline: CLOSE_DEADLINE })
     }
@@ -165,8 +168,6 @@ impl Drop for Workers {
 mod tests {
     use super::*;
     use crate::{FileRange, Transfer};
-    use hoist_memory::Slab;
-    use std::sync::Arc;
 
     /// A thread that ends with a block in its hands may have handed it to the drive.
     #[test]
@@ -175,7 +176,7 @@ mod tests {
         let memory = hoist_memory::Config { budget_bytes: 4 * 4096, page_bytes: 4096, piece_bytes: 2 << 20 };
         let slab = Slab::map(&memory).unwrap();
         let obtained = Obtained { backend: "test", queue_depth: 2, ..Obtained::default() };
-        let mut backend = Workers::open(&Config::default(), obtained, None, |results| {
+        let mut backend = Workers::open(&Config::default(), &slab, obtained, None, |results| {
             let (parts, receiver) = bounded::<Part>(2);
             let worker = std::thread::spawn(move || {
                 let _results = results;
@@ -200,7 +201,7 @@ mod tests {
         let undone: Vec<_> = done.drain(..).map(|completion| (completion.id, completion.result)).collect();
         assert!(matches!(undone[..], [(2, Err(Error::Abandoned { id: 2 }))]), "{undone:?}");
         drop(backend);
-        // Two slots are with the core for good, and the third, which no thread had, came home.
-        assert_eq!((slab.pages_free(), Arc::strong_count(&slab)), (2, 3));
+        // Two slots are with the core for good, which has the slab besides, and the third, which no thread had, came home.
+        assert_eq!((slab.pages_free(), Arc::strong_count(&slab)), (2, 4));
     }
 }

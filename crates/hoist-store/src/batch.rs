@@ -5,10 +5,11 @@ use crate::contents::Contents;
 use crate::history::{History, PastSpan};
 use crate::location::Locations;
 use crate::ranges::Ranges;
-use crate::{Error, Life, RunId, RunInfo, Span, TensorInfo};
+use crate::sources::Touched;
+use crate::{Error, Life, RunId, RunInfo, Span, TensorId, TensorInfo};
 use hoist_format::{
     BatchId, CHECKSUM_BYTES, EpochRecord, Header, Lifetime, NoteRecord, Record, RunRecord, SnapshotRecord,
-    SpanRecord, TensorRecord, blocks, encode_record, pad_batch,
+    SpanRecord, TensorRecord, TouchRecord, blocks, encode_record, pad_batch,
 };
 
 /// Tensors or runs per record: with the longest names and most dimensions (`bundle.rs`) it stays under 10 MiB, so
@@ -46,13 +47,16 @@ impl BatchWriter {
     /// The header, all runs, all tensors.
     pub fn push_creation(&mut self, header: Header, layout: &Layout) -> Result<(), Error> {
         self.push(&Record::Header(header))?;
+        if !layout.sources.files.is_empty() {
+            self.push(&Record::Sources(layout.sources.files.clone()))?;
+        }
         for runs in layout.runs.chunks(PER_RECORD) {
             self.push(&Record::Runs(runs.iter().map(|run| run_record(layout, run)).collect()))?;
         }
-        for tensors in layout.tensors.chunks(PER_RECORD) {
-            self.push(&Record::Tensors(
-                tensors.iter().map(|tensor| tensor_record(layout, tensor)).collect(),
-            ))?;
+        for (number, tensors) in layout.tensors.chunks(PER_RECORD).enumerate() {
+            let ids = (number * PER_RECORD) as u32..;
+            let tensors = ids.map(TensorId).zip(tensors).map(|tensor| tensor_record(layout, tensor));
+            self.push(&Record::Tensors(tensors.collect()))?;
         }
         Ok(())
     }
@@ -60,6 +64,18 @@ impl BatchWriter {
     /// One note; `None`: there is none any more.
     pub fn push_note(&mut self, key: &str, bytes: Option<&[u8]>, life: Lifetime) -> Result<(), Error> {
         self.push(&Record::Note(NoteRecord { key: key.to_owned(), bytes: bytes.map(<[u8]>::to_vec), life }))
+    }
+
+    /// What is known of bytes in sources.
+    pub fn push_touched(&mut self, touched: &Touched) -> Result<(), Error> {
+        for (run, from, to) in touched.all() {
+            for (start, end) in record_spans(from, to) {
+                let checksums = touched.checksums(run, start, end).to_vec();
+                let record = TouchRecord { run: run.0, offset: start, checksums };
+                self.push(&Record::Touched(vec![record]))?;
+            }
+        }
+        Ok(())
     }
 
     /// A snapshot.
@@ -169,7 +185,8 @@ fn run_record(layout: &Layout, run: &RunInfo) -> RunRecord {
     RunRecord { bytes: run.bytes, class: run.class, life: run.life, group: group.unwrap_or_default() }
 }
 
-fn tensor_record(layout: &Layout, tensor: &TensorInfo) -> TensorRecord {
+fn tensor_record(layout: &Layout, (id, tensor): (TensorId, &TensorInfo)) -> TensorRecord {
+    let source = layout.sources.places.get(&id).copied();
     let cast_of = match &tensor.spec.life {
         Life::Derived { from } => layout.find(from).map(|id| id.0),
         Life::Durable | Life::Scratch => None,
@@ -181,6 +198,8 @@ fn tensor_record(layout: &Layout, tensor: &TensorInfo) -> TensorRecord {
         run: tensor.run.0,
         offset: tensor.offset,
         cast_of,
+        source,
+        shard: None,
     }
 }
 
@@ -230,6 +249,7 @@ impl Image<'_> {
         for past in &history.spans {
             writer.push_past(past)?;
         }
+        writer.push_touched(&contents.touched)?;
         writer.finish(epoch)
     }
 }

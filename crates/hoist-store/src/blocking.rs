@@ -1,6 +1,6 @@
 //! A store for tools: it waits for its own requests.
 
-use crate::{Config, Error, Scalars, Span, Store, StoreEvent, TensorSpec, verify_parts};
+use crate::{Config, Error, ModelFiles, Scalars, Span, Store, StoreEvent, TensorSpec, verify_touched};
 use crossbeam_channel::Receiver;
 use hoist_format::{CHECKSUM_BYTES, Extent, checksum};
 use hoist_io::{Completion, Priority, RequestId};
@@ -39,6 +39,21 @@ impl BlockingStore {
     ) -> Result<BlockingStore, Error> {
         let (deliver, completions) = channel();
         Ok(BlockingStore::new(Store::create(config, io, slab, tensors, deliver)?, slab, completions))
+    }
+
+    /// See [`Store::create_over`].
+    ///
+    /// # Errors
+    /// Those of [`Store::create_over`].
+    pub fn create_over(
+        config: &Config,
+        io: &hoist_io::Config,
+        slab: &Arc<Slab>,
+        model: &ModelFiles,
+    ) -> Result<BlockingStore, Error> {
+        let (deliver, completions) = channel();
+        let store = Store::create_over(config, io, slab, (model, &[]), deliver)?;
+        Ok(BlockingStore::new(store, slab, completions))
     }
 
     /// See [`Store::open`].
@@ -279,9 +294,15 @@ impl BlockingStore {
         Ok(bytes)
     }
 
-    pub(crate) fn check(&self, span: &Span, slot: &Slot) -> Result<(), Error> {
-        let expected = self.store.checksums(span).unwrap_or(&[]);
-        verify_parts(expected, slot.parts()).map_err(|blocks| {
+    /// Compares what was read with its checksums; those that nobody knew are known from then on.
+    pub(crate) fn check(&mut self, span: &Span, slot: &Slot) -> Result<(), Error> {
+        let mut expected = std::mem::take(&mut self.written);
+        expected.clear();
+        let unknown = self.store.expected(span, &mut expected).unwrap_or_default();
+        let verified = verify_touched(&mut expected, &unknown, slot.parts())
+            .and_then(|()| self.store.touch(span, &unknown, &expected));
+        self.written = expected;
+        verified.map_err(|blocks| {
             let what = self.store.describe(&self.store.block(span, blocks[0]));
             Error::Corrupt { what }
         })

@@ -1,7 +1,8 @@
 //! Lays tensors out in runs. Pure: the same tensors give the same runs.
 
+use crate::sources::Sources;
 use crate::{Life, RunId, RunInfo, TensorId, TensorInfo, TensorSpec};
-use hoist_format::{Class, LifeKind};
+use hoist_format::{Class, LifeKind, SourcePlace, SourceRecord};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub(crate) struct Layout {
     pub runs: Vec<RunInfo>,
     /// Ids of tensors in order of their names, for the search by name without a second copy of the names.
     pub by_name: Vec<TensorId>,
+    /// Where bytes lie that the store has not itself.
+    pub sources: Sources,
 }
 
 /// All tensors of a store: one copy, for whoever needs them on other threads.
@@ -54,12 +57,23 @@ pub(crate) struct Wrong {
 }
 
 impl Layout {
-    /// Lays `specs` out in order of creation; directories are all 0.
+    /// Lays `specs` out in order of creation.
     pub fn new(specs: &[TensorSpec]) -> Result<Layout, Wrong> {
-        let mut layout =
-            Layout { tensors: Vec::with_capacity(specs.len()), runs: Vec::new(), by_name: Vec::new() };
-        let mut bundles: HashMap<(&str, Class, LifeKind), RunId> = HashMap::new();
-        for spec in specs {
+        Layout::over(Vec::new(), (&[], &[]), specs)
+    }
+
+    /// The same behind those of `sourced` specs, whose bytes lie in these files at these places.
+    pub fn over(
+        files: Vec<SourceRecord>,
+        (sourced, places): (&[TensorSpec], &[SourcePlace]),
+        specs: &[TensorSpec],
+    ) -> Result<Layout, Wrong> {
+        let (tensors, runs) = (Vec::with_capacity(sourced.len() + specs.len()), Vec::new());
+        let sources = Sources { files, places: (0..).map(TensorId).zip(places.iter().copied()).collect() };
+        let mut layout = Layout { tensors, runs, by_name: Vec::new(), sources };
+        let mut bundles: HashMap<(&str, Class, LifeKind, bool), RunId> = HashMap::new();
+        let all = sourced.iter().map(|spec| (spec, true)).chain(specs.iter().map(|spec| (spec, false)));
+        for (spec, is_sourced) in all {
             let wrong = |what: String| Wrong { tensor: spec.name.clone(), what };
             if spec.name.is_empty() {
                 return Err(wrong("its name is empty".into()));
@@ -82,7 +96,7 @@ impl Layout {
                     spec.shape, spec.dtype
                 ))
             })?;
-            let key = (spec.group.as_str(), spec.class, spec.life.kind());
+            let key = (spec.group.as_str(), spec.class, spec.life.kind(), is_sourced);
             let run = if bytes < BUNDLED_BYTES_MAX {
                 *bundles.entry(key).or_insert_with(|| layout.add_run(spec))
             } else {

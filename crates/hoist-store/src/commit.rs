@@ -6,6 +6,7 @@ use crate::history::{Deleted, PREVIOUS};
 use crate::journal::image_buffer;
 use crate::rollback::Retract;
 use crate::segments::Segment;
+use crate::sources::Touched;
 use crate::stages::Stage;
 use crate::{Durability, Error, Scalars, Span, Store};
 use hoist_format::{EpochRecord, Header, Lifetime};
@@ -24,6 +25,8 @@ pub(crate) enum Purpose {
     Snapshot { name: String },
     /// A snapshot is kept no more, or the epoch before the newest.
     Delete { name: String },
+    /// What was read of files outside the store.
+    Touches,
 }
 
 /// A commit under way.
@@ -39,6 +42,8 @@ pub(crate) struct Commit {
     /// The snapshot that is made, and the one that is deleted.
     pub added: Vec<String>,
     pub deleted: Option<Deleted>,
+    /// Checksums of bytes in sources that it tells of.
+    pub touches: Touched,
     /// What each journal gets; taken when it is written.
     pub writes: Vec<JournalWrite>,
     /// Whether `writes` are whole new journals.
@@ -160,6 +165,7 @@ impl Store {
             }
             Purpose::Snapshot { name } => added.push((name, epoch.clone())),
             Purpose::Delete { name } => deleted = self.history.remove(&name),
+            Purpose::Touches => {}
         }
         if makes_epoch {
             self.changes.set_born(&mut self.contents, batch);
@@ -169,8 +175,21 @@ impl Store {
         let added = names;
         let (changes, left, stage, retracts) = (Changes::default(), 0, Stage::DataSynced, Vec::new());
         let (writes, error) = (Vec::new(), None);
-        let mut commit =
-            Commit { batch, epoch, stage, left, changes, added, deleted, writes, image, retracts, error };
+        let touches = std::mem::take(&mut self.unsaved_touches);
+        let mut commit = Commit {
+            batch,
+            epoch,
+            stage,
+            left,
+            changes,
+            added,
+            deleted,
+            touches,
+            writes,
+            image,
+            retracts,
+            error,
+        };
         if let Err(error) = self.journal_writes(&mut commit) {
             self.unrecord(&mut commit);
             return Err(error);
@@ -199,6 +218,7 @@ impl Store {
         if let Some(deleted) = commit.deleted.take() {
             self.history.put_back(deleted);
         }
+        self.unsaved_touches.extend(&commit.touches);
     }
 
     /// The segments that hold what this epoch has written. Not those of a drive that failed a write, when all that it had
@@ -276,6 +296,7 @@ impl Store {
                 batch.push_changed(&self.contents, *run, ranges)?;
             }
         }
+        batch.push_touched(&commit.touches)?;
         batch.finish(&commit.epoch)
     }
 }

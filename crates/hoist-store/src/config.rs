@@ -49,6 +49,9 @@ pub struct Config {
     /// How many snapshots a new store has space for, besides what it has to have: each may take as much as all durable
     /// tensors. With less a snapshot can be made all the same, and steps fail when what it keeps leaves them no space.
     pub snapshots: u32,
+    /// In a new store over a model's files: how many bytes of the tensors in them it has space for when they are written,
+    /// in as many versions as other durable ones. Writing more fails; what is not written takes no space.
+    pub in_place_room_bytes: u64,
     /// Which rank's shards the store holds, from 0 on: the same at each opening.
     pub rank: u32,
     /// How many ranks there are, each with a store of its own; 0: whatever the store has, for tools. With more than one, an epoch is final when the trainer says
@@ -67,6 +70,7 @@ impl Default for Config {
             durability: Durability::default(),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             snapshots: 0,
+            in_place_room_bytes: 0,
             rank: 0,
             world_size: 1,
             epoch: None,

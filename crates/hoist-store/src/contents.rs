@@ -2,6 +2,7 @@
 
 use crate::bundle::Layout;
 use crate::location::{Locations, UNCOMMITTED};
+use crate::sources::Touched;
 use crate::{Error, RunId, RunInfo, Span, TensorId};
 use hoist_format::{CHECKSUM_BYTES, Extent, LifeKind, blocks};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub(crate) struct Contents {
     /// In the order of `layout.runs`.
     pub bytes: Vec<RunBytes>,
     pub notes: BTreeMap<String, NoteValue>,
+    /// What is known of bytes in sources: of no epoch.
+    pub touched: Touched,
 }
 
 /// The blocks of a run that a span covers.
@@ -40,7 +43,7 @@ impl Contents {
     /// Nothing written yet.
     pub fn new(layout: Arc<Layout>) -> Contents {
         let bytes = layout.runs.iter().map(|_| RunBytes::default()).collect();
-        Contents { layout, bytes, notes: BTreeMap::new() }
+        Contents { layout, bytes, notes: BTreeMap::new(), touched: Touched::default() }
     }
 
     /// The run of a span that was checked.
@@ -71,17 +74,25 @@ impl Contents {
 
     /// Whether all bytes of `span` were written. Always so of no bytes.
     pub fn has_bytes(&self, span: &Span) -> bool {
-        self.check(span).is_ok()
-            && self.bytes[span.run.0 as usize].locations.is_valid(span.offset, span.end())
+        if self.check(span).is_err() {
+            return false;
+        }
+        let locations = &self.bytes[span.run.0 as usize].locations;
+        match self.layout.is_sourced(span.run) {
+            // What has no place in the store has one in a source.
+            true => locations.between(span.offset, span.end()).all(|piece| piece.valid),
+            false => locations.is_valid(span.offset, span.end()),
+        }
     }
 
-    /// The newest checksums of a span that has bytes.
+    /// The newest checksums of a span that has bytes in the store's own files.
     pub fn checksums(&self, span: &Span) -> Option<&[u64]> {
         if span.bytes == 0 {
             return Some(&[]);
         }
-        let checksums = &self.bytes[span.run.0 as usize].checksums;
-        self.has_bytes(span).then(|| &checksums[blocks_of(span)])
+        let RunBytes { locations, checksums } = self.bytes.get(span.run.0 as usize)?;
+        let is_here = self.check(span).is_ok() && locations.is_valid(span.offset, span.end());
+        is_here.then(|| &checksums[blocks_of(span)])
     }
 
     /// Says that the bytes of `span` are these, in the extents that it has or in new ones.

@@ -3,18 +3,20 @@
 use crate::batch::{Image, random};
 use crate::blocking_io::Switch;
 use crate::bundle::Layout;
-use crate::contents::Contents;
+use crate::contents::{Contents, NoteValue};
 use crate::directory::{Directory, JOURNAL_NAMES, data, make_folder, manifest, segment_path};
 use crate::free_space::{FreeSpace, occupied};
 use crate::growth::{Growth, Rooms};
 use crate::history::History;
+use crate::in_place::open_sources;
 use crate::journal;
 use crate::open::{Threads, check};
+use crate::safetensors::METADATA_NOTE;
 use crate::segments;
 use crate::shares::Shares;
 use crate::spread::Spread;
-use crate::store::Durable;
-use crate::{Config, Durability, Error, SEGMENT_GRAIN_BYTES, Store, TensorSpec};
+use crate::store::{Drives, Durable};
+use crate::{Config, Durability, Error, ModelFiles, RunId, SEGMENT_GRAIN_BYTES, Store, TensorSpec};
 use hoist_format::{EpochRecord, Header, LifeKind, StoreId};
 use hoist_io::{Completion, FileOp};
 use std::os::unix::fs::MetadataExt;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 /// See [`Store::create`]. When it fails, what it has made so far is removed.
 pub(crate) fn create<D>(
     config: &Config,
+    model: Option<&ModelFiles>,
     tensors: &[TensorSpec],
     threads: &Threads<'_, D>,
 ) -> Result<Store, Error>
@@ -31,8 +34,11 @@ where
     D: Fn(Completion) + Send + Clone + 'static,
 {
     check(config)?;
-    let layout =
-        Layout::new(tensors).map_err(|wrong| Error::BadTensor { tensor: wrong.tensor, what: wrong.what })?;
+    let layout = match model {
+        None => Layout::new(tensors),
+        Some(model) => Layout::over(model.sources()?, (model.specs(), &model.places()), tensors),
+    };
+    let layout = layout.map_err(|wrong| Error::BadTensor { tensor: wrong.tensor, what: wrong.what })?;
     let mut switch = Switch::new();
     let mut directories = Vec::new();
     for (place, path) in config.nvme_path.iter().enumerate() {
@@ -48,7 +54,11 @@ where
     }
     let need_bytes = need_bytes(&layout, config);
     let rooms = rooms(&config.nvme_path, need_bytes)?;
-    let contents = Contents::new(Arc::new(layout));
+    let sources = open_sources(&layout.sources.files, threads, directories.len(), &switch)?;
+    let mut contents = Contents::new(Arc::new(layout));
+    if let Some(bytes) = model.map(ModelFiles::metadata_note).transpose()?.flatten() {
+        contents.notes.insert(METADATA_NOTE.to_owned(), NoteValue { bytes, born: 0 });
+    }
     let mut spread = Spread::new(directories.len());
     let growth = Growth::new(need_bytes, segment_bytes(need_bytes, config.segment_bytes), rooms);
     let made =
@@ -59,7 +69,8 @@ where
         Ok((segments, header)) => {
             let (history, shares, epoch) = (History::default(), Shares::default(), EpochRecord::default());
             let durable = Durable { contents, history, shares, epoch, batch: 0 };
-            Ok(Store::new(config, header, durable, (directories, segments, spread), switch))
+            let drives = Drives { directories, segments, spread, sources };
+            Ok(Store::new(config, header, durable, drives, switch))
         }
         Err(error) => {
             discard(&directories);
@@ -179,7 +190,11 @@ fn need_bytes(layout: &Layout, config: &Config) -> u64 {
         Durability::None => 1,
     };
     let copies = |life| if life == LifeKind::Durable { versions } else { 1 };
-    let bytes = layout.runs.iter().map(|run| copies(run.life) * occupied(run.bytes)).sum();
+    let own = (0..).map(RunId).zip(&layout.runs).filter(|(id, _)| !layout.is_sourced(*id));
+    let own_bytes: u64 = own.map(|(_, run)| copies(run.life) * occupied(run.bytes)).sum();
+    let is_over_model = !layout.sources.files.is_empty();
+    let room_bytes = if is_over_model { versions * occupied(config.in_place_room_bytes) } else { 0 };
+    let bytes = own_bytes + room_bytes;
     if config.nvme_path.len() > 1 { bytes + bytes / SLACK } else { bytes }
 }
 

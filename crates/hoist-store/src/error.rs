@@ -82,7 +82,8 @@ pub enum Error {
     },
     /// No free extents.
     #[error(
-        "{span} needs {need_bytes} bytes and the store has {free_bytes} free for it: commit, or create a larger store"
+        "{span} needs {need_bytes} bytes and the store has {free_bytes} free for it: commit, or create a larger store \
+         (for tensors in place: store.in_place_room)"
     )]
     NoSpace {
         /// What was to be written.
@@ -245,6 +246,17 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong.
+        what: String,
+    },
+    /// A file whose bytes a store has in place is not what it was.
+    #[error(
+        "{} is not the file that this store was made over: {what}; put that file back, or make the store anew",
+        .path.display()
+    )]
+    SourceChanged {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
         what: String,
     },
     /// A directory that was given as a model holds none.

@@ -140,7 +140,7 @@ impl History {
 
     /// What the epoch had that was made by `batch`, in a store that has `now`. Scratch and derived bytes are of no epoch.
     pub fn contents_at(&self, now: &Contents, batch: u64) -> Contents {
-        let mut then = Contents::new(Arc::clone(&now.layout));
+        let mut then = Contents { touched: now.touched.clone(), ..Contents::new(Arc::clone(&now.layout)) };
         let mut pieces: BTreeMap<RunId, Vec<Piece>> = BTreeMap::new();
         for (run, _) in now.durable_runs() {
             let (from, to) = (&now.bytes[run.0 as usize], &mut then.bytes[run.0 as usize]);

@@ -26,6 +26,7 @@ mod free_space;
 mod growth;
 mod history;
 mod ids;
+mod in_place;
 mod journal;
 mod loader;
 mod location;
@@ -42,6 +43,7 @@ mod scalars;
 mod segments;
 mod shares;
 mod snapshot;
+mod sources;
 mod space;
 mod spec;
 mod spread;
@@ -69,7 +71,7 @@ pub use snapshot::Epoch;
 pub use space::Space;
 pub use spec::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
 pub use store::{DirectoryInfo, NOTE_BYTES_MAX, Store, StoreEvent};
-pub use verify::{BadBlock, VerifyReport, verify, verify_parts};
+pub use verify::{BadBlock, VerifyReport, verify, verify_parts, verify_touched};
 
 /// A store is made on one thread and may be driven by another.
 const _: fn() = || {

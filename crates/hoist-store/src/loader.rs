@@ -1,14 +1,15 @@
 //! Batches of a journal to contents.
 
-use crate::bundle::Layout;
+use crate::bundle::{BUNDLE_ALIGN_BYTES, Layout};
 use crate::changes::Changes;
 use crate::contents::{Contents, NoteValue, RunBytes, blocks_of};
 use crate::free_space::EXTENT_ALIGN_BYTES;
 use crate::history::{History, PastNote, PastSpan};
+use crate::sources::{Sources, Touched};
 use crate::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
 use hoist_format::{
     Batch, CHECKSUM_BYTES, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,
-    SnapshotRecord, SpanRecord, TensorRecord, blocks,
+    SnapshotRecord, SpanRecord, TensorRecord, TouchRecord, blocks,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(crate) struct Loader {
     casts: Vec<(TensorId, u32)>,
     bytes: Vec<RunBytes>,
     notes: BTreeMap<String, NoteValue>,
+    sources: Sources,
+    touched: Touched,
 }
 
 impl Loader {
@@ -57,6 +60,8 @@ impl Loader {
                     let deleted = self.history.remove(&name);
                     deleted.ok_or_else(|| format!("snapshot {name:?} is deleted, and there is none"))?;
                 }
+                Record::Sources(files) => self.sources.files.extend(files),
+                Record::Touched(all) => all.into_iter().try_for_each(|one| self.apply_touch(one))?,
                 Record::Epoch(_) => return Err("an epoch inside a batch".into()),
             }
         }
@@ -72,7 +77,7 @@ impl Loader {
     }
 
     fn add_tensor(&mut self, tensor: TensorRecord) -> Result<(), String> {
-        let TensorRecord { name, dtype, shape, run, offset, cast_of } = tensor;
+        let TensorRecord { name, dtype, shape, run, offset, cast_of, source, shard: _ } = tensor;
         let id = TensorId(self.tensors.len() as u32);
         let Some(record) = self.runs.get(run as usize) else {
             return Err(format!("tensor {name:?} in run {run} of {}", self.runs.len()));
@@ -81,6 +86,15 @@ impl Loader {
             .bytes(&shape)
             .filter(|bytes| offset.checked_add(*bytes).is_some_and(|end| end <= record.bytes));
         let bytes = bytes.ok_or_else(|| format!("tensor {name:?} does not fit run {run}"))?;
+        if let Some(place) = source {
+            let file = self.sources.files.get(place.source as usize);
+            let end = place.offset.checked_add(bytes);
+            if !file.zip(end).is_some_and(|(file, end)| end <= file.bytes) || record.life != LifeKind::Durable
+            {
+                return Err(format!("tensor {name:?} is at {place:?}, which cannot be"));
+            }
+            self.sources.places.insert(id, place);
+        }
         let life = match (record.life, cast_of) {
             (LifeKind::Durable, None) => Life::Durable,
             (LifeKind::Scratch, None) => Life::Scratch,
@@ -117,6 +131,34 @@ impl Loader {
         Ok(())
     }
 
+    fn apply_touch(&mut self, record: TouchRecord) -> Result<(), String> {
+        let TouchRecord { run, offset, checksums } = record;
+        let info = self.infos.get(run as usize).filter(|info| self.is_sourced(info));
+        let end = offset.checked_add((checksums.len() as u64).saturating_mul(CHECKSUM_BYTES));
+        let fits = |info: &RunInfo| end.is_some_and(|end| end <= info.bytes.next_multiple_of(CHECKSUM_BYTES));
+        let Some(info) = info.filter(|info| offset.is_multiple_of(CHECKSUM_BYTES) && fits(info)) else {
+            return Err(format!("{} checksums at {offset} of run {run} do not fit it", checksums.len()));
+        };
+        for (block, checksum) in ((offset / CHECKSUM_BYTES) as usize..).zip(checksums) {
+            self.touched.set(RunId(run), info.bytes, block, checksum);
+        }
+        Ok(())
+    }
+
+    /// Whether a run's bytes lie in sources as long as the store has none.
+    fn is_sourced(&self, run: &RunInfo) -> bool {
+        run.tensors.first().is_some_and(|tensor| self.sources.places.contains_key(tensor))
+    }
+
+    /// The bytes that a run could have at most: those of all segments, or of all sources, with what may lie between.
+    fn run_bytes_max(&self, run: &RunInfo) -> Option<u64> {
+        if !self.is_sourced(run) {
+            return self.segments.iter().try_fold(0u64, |sum, bytes| sum.checked_add(*bytes));
+        }
+        let between = BUNDLE_ALIGN_BYTES * run.tensors.len() as u64;
+        self.sources.files.iter().try_fold(between, |sum, file| sum.checked_add(file.bytes))
+    }
+
     /// The span of a record that contradicts nothing.
     fn check_span(&self, record: &SpanRecord) -> Result<Span, String> {
         let SpanRecord { run, offset, bytes, extents, checksums, life } = record;
@@ -139,7 +181,6 @@ impl Loader {
     /// Whether the segments have these extents, and could have all of the run: what does not fit them is not believed.
     fn has_place(&self, run: &RunInfo, extents: &[Extent]) -> bool {
         let sizes = &self.segments;
-        let total = sizes.iter().try_fold(0u64, |sum, bytes| sum.checked_add(*bytes));
         let fits = |extent: &Extent| {
             let end = extent.bytes.checked_next_multiple_of(EXTENT_ALIGN_BYTES);
             let end = end.and_then(|bytes| extent.offset.checked_add(bytes));
@@ -148,7 +189,8 @@ impl Loader {
             inside && extent.bytes > 0 && extent.offset.is_multiple_of(EXTENT_ALIGN_BYTES)
         };
         let cut = extents.iter().rev().skip(1).any(|extent| !extent.bytes.is_multiple_of(EXTENT_ALIGN_BYTES));
-        total.is_some_and(|total| run.bytes <= total) && !cut && extents.iter().all(fits)
+        let possible = self.run_bytes_max(run).is_some_and(|most| run.bytes <= most);
+        possible && !cut && extents.iter().all(fits)
     }
 
     fn apply_span(&mut self, record: SpanRecord) -> Result<(), String> {
@@ -180,9 +222,18 @@ impl Loader {
             let from = from.spec.name.clone();
             self.tensors[id.0 as usize].spec.life = Life::Derived { from };
         }
-        let mut layout = Layout { tensors: self.tensors, runs: self.infos, by_name: Vec::new() };
+        for (number, run) in self.infos.iter().enumerate() {
+            let placed = run.tensors.iter().filter(|tensor| self.sources.places.contains_key(tensor)).count();
+            let possible = self.run_bytes_max(run).is_some_and(|most| run.bytes <= most);
+            if placed > 0 && (placed < run.tensors.len() || !possible) {
+                return Err(format!("run {number} lies in sources in parts, or is larger than they are"));
+            }
+        }
+        let (by_name, sources) = (Vec::new(), self.sources);
+        let mut layout = Layout { tensors: self.tensors, runs: self.infos, by_name, sources };
         layout.index().map_err(|wrong| format!("tensor {:?}: {}", wrong.tensor, wrong.what))?;
-        let contents = Contents { layout: Arc::new(layout), bytes: self.bytes, notes: self.notes };
+        let (layout, touched) = (Arc::new(layout), self.touched);
+        let contents = Contents { layout, bytes: self.bytes, notes: self.notes, touched };
         Ok((contents, self.history))
     }
 }

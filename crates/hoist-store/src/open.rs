@@ -6,13 +6,14 @@ use crate::contents::Contents;
 use crate::directory::{Directory, Journals, manifest, segment_path};
 use crate::free_space::FreeSpace;
 use crate::history::History;
+use crate::in_place::open_sources;
 use crate::journal::{self, Copy};
 use crate::loader::Loader;
 use crate::lock::Lock;
 use crate::segments::Segment;
 use crate::shares::Shares;
 use crate::spread::Spread;
-use crate::store::Durable;
+use crate::store::{Drives, Durable};
 use crate::{Config, Error, Store};
 use hoist_format::{Extent, Header};
 use hoist_io::{Completion, IoThread};
@@ -94,7 +95,9 @@ where
     let image = Image { contents: &contents, history: &history, epoch: &epoch, batch };
     let directories = take_up_journals(copies, &header, &image, (&mut spread, &mut switch))?;
     let durable = Durable { contents, history, shares, epoch, batch };
-    let mut store = Store::new(config, header, durable, (directories, segments, spread), switch);
+    let sources = open_sources(&durable.contents.layout.sources.files, threads, directories.len(), &switch)?;
+    let drives = Drives { directories, segments, spread, sources };
+    let mut store = Store::new(config, header, durable, drives, switch);
     if let Some(epoch) = config.epoch {
         store.start_at(epoch)?;
     }

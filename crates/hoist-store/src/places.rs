@@ -17,9 +17,10 @@ impl Store {
         let names =
             self.tensors_in(span).map(|id| self.contents.layout.tensors[id.0 as usize].spec.name.as_str());
         let extents = self.extents(span).into_iter();
-        let extents =
-            extents.map(|(path, e)| format!("{} bytes at {} of {}", e.bytes, e.offset, path.display()));
-        format!("{span} ({}), {}", summary(names), summary(extents))
+        let extents = extents.map(|(path, e)| (path, e.offset, e.bytes)).chain(self.in_sources(span));
+        let places =
+            extents.map(|(path, offset, bytes)| format!("{bytes} bytes at {offset} of {}", path.display()));
+        format!("{span} ({}), {}", summary(names), summary(places))
     }
 
     /// The tensors with bytes in `span`.
@@ -30,7 +31,7 @@ impl Store {
         self.contents.tensors_in(span)
     }
 
-    /// The files and extents of the newest bytes of `span`, in order; what was never written is left out.
+    /// The files and extents of the newest bytes of `span`, in order; what was never written to the store is left out.
     ///
     /// # Panics
     /// When there is no such run.

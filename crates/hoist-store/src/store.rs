@@ -11,9 +11,12 @@ use crate::open::{self, Deliver, Threads};
 use crate::rollback::Retract;
 use crate::segments::Segment;
 use crate::shares::Shares;
+use crate::sources::{OpenSources, Touched};
 use crate::spread::Spread;
 use crate::transfer::Pending;
-use crate::{Config, Durability, Error, RunInfo, Scalars, Span, TensorId, TensorInfo, TensorSpec, Tensors};
+use crate::{
+    Config, Durability, Error, ModelFiles, RunInfo, Scalars, Span, TensorId, TensorInfo, TensorSpec, Tensors,
+};
 use hoist_format::{EpochRecord, Extent, Header, RECORD_BYTES_MAX, StoreId};
 use hoist_io::{Completion, FileRange, IoThread, Obtained, RequestId};
 use hoist_memory::{Slab, Slot, SlotReader};
@@ -98,11 +101,23 @@ pub struct Store {
     pub(crate) directories: Vec<Directory>,
     /// Of all directories, by number.
     pub(crate) segments: Vec<Segment>,
+    /// Files outside the store.
+    pub(crate) sources: Option<OpenSources>,
+    /// Checksums of what lies in them that no batch tells of.
+    pub(crate) unsaved_touches: Touched,
     pub(crate) spread: Spread,
     /// What a write was divided into, kept empty between writes.
     pub(crate) portions: Vec<(u32, u64)>,
     pub(crate) written_bytes: u64,
     pub(crate) switch: Switch,
+}
+
+/// What a store is made of on its drives.
+pub(crate) struct Drives {
+    pub directories: Vec<Directory>,
+    pub segments: Vec<Segment>,
+    pub spread: Spread,
+    pub sources: Option<OpenSources>,
 }
 
 /// What the journals tell of.
@@ -120,10 +135,11 @@ impl Store {
         config: &Config,
         header: Header,
         durable: Durable,
-        (directories, segments, spread): (Vec<Directory>, Vec<Segment>, Spread),
+        drives: Drives,
         switch: Switch,
     ) -> Store {
         switch.set_waits(false);
+        let Drives { directories, segments, spread, sources } = drives;
         let Durable { contents, history, shares, epoch, batch } = durable;
         Store {
             header,
@@ -148,6 +164,8 @@ impl Store {
             spare_checksums: Vec::new(),
             directories,
             segments,
+            sources,
+            unsaved_touches: Touched::default(),
             spread,
             portions: Vec::new(),
             written_bytes: 0,
@@ -190,7 +208,44 @@ impl Store {
     where
         D: Fn(Completion) + Send + Clone + 'static,
     {
-        create::create(config, tensors, &Threads { start, deliver })
+        create::create(config, None, tensors, &Threads { start, deliver })
+    }
+
+    /// Makes a store over a model's files: its tensors have their bytes there, durable parameters at epoch 0, and come
+    /// before `tensors`. The files are only read, at whatever offset, on a thread of their own, and must stay as they
+    /// are; a tensor of theirs that is written has its bytes in the store from then on, for which
+    /// `config.in_place_room_bytes` is the space. Checksums are found at the first read, so that the second is verified.
+    ///
+    /// # Errors
+    /// Those of [`Store::create`]; [`Error::SourceChanged`].
+    pub fn create_over<D>(
+        config: &Config,
+        io: &hoist_io::Config,
+        slab: &Arc<Slab>,
+        (model, tensors): (&ModelFiles, &[TensorSpec]),
+        deliver: D,
+    ) -> Result<Store, Error>
+    where
+        D: Fn(Completion) + Send + Clone + 'static,
+    {
+        Store::create_over_on(config, &open::starter(io, slab), (model, tensors), deliver)
+    }
+
+    /// Like [`Store::create_over`], on threads of the caller's making: see [`Store::create_on`]. The place of the files'
+    /// thread is the one behind those of the directories.
+    ///
+    /// # Errors
+    /// Those of [`Store::create_over`] and of `start`.
+    pub fn create_over_on<D>(
+        config: &Config,
+        start: &dyn Fn(usize, Deliver) -> Result<IoThread, hoist_io::Error>,
+        (model, tensors): (&ModelFiles, &[TensorSpec]),
+        deliver: D,
+    ) -> Result<Store, Error>
+    where
+        D: Fn(Completion) + Send + Clone + 'static,
+    {
+        create::create(config, Some(model), tensors, &Threads { start, deliver })
     }
 
     /// Opens a store at its newest epoch; blocks. What a cut-off commit left behind is dropped. The directories are
@@ -269,10 +324,11 @@ impl Store {
         self.header.store
     }
 
-    /// What each directory's thread got, in the store's order of directories.
+    /// What each directory's thread got, in the store's order of directories, and that of files in place, if there is one.
     #[must_use]
     pub fn obtained(&self) -> Vec<Obtained> {
-        self.directories.iter().map(|directory| directory.io.obtained()).collect()
+        let threads = self.directories.iter().map(|directory| &directory.io);
+        threads.chain(self.sources.iter().map(|sources| &sources.io)).map(IoThread::obtained).collect()
     }
 
     /// Bytes that the drives have taken since the store was made or opened: data in whole blocks of 4 KiB, and the journal
@@ -324,7 +380,8 @@ impl Store {
         self.contents.has_bytes(span)
     }
 
-    /// The checksums of the newest bytes of `span`, one per 256 KiB; `None` when it has no bytes.
+    /// The checksums of the newest bytes of `span`, one per 256 KiB; `None` when it has no bytes, or some of them lie in
+    /// files outside the store: see [`Store::expected`].
     #[must_use]
     pub fn checksums(&self, span: &Span) -> Option<&[u64]> {
         self.contents.checksums(span)

@@ -12,6 +12,8 @@ use std::time::Instant;
 pub(crate) struct Pending {
     pub span: Span,
     pub extents: Vec<Extent>,
+    /// Whether the thread of the sources has a part.
+    pub in_sources: bool,
     pub kind: Kind,
     /// Parts that have not come back.
     pub left: u32,
@@ -54,6 +56,10 @@ impl Store {
         if let Err(error) = checked {
             return Err((slot, error));
         }
+        if self.is_in_place(&span) {
+            self.read_in_place(id, span, slot, priority);
+            return Ok(());
+        }
         let extents = self.current_extents(&span);
         self.read_extents(id, span, extents, slot, priority);
         Ok(())
@@ -70,7 +76,7 @@ impl Store {
     ) {
         let left = self.push_parts(id, priority, &extents, |_| true, Transfer::Read(slot));
         let (kind, errors) = (Kind::Read { slot: None }, Vec::new());
-        self.pending.insert(id, Pending { span, extents, kind, left, errors });
+        self.pending.insert(id, Pending { span, extents, in_sources: false, kind, left, errors });
     }
 
     /// Writes the start of `slot` as the newest bytes of `span`, with their checksums, which the caller has computed.
@@ -99,29 +105,33 @@ impl Store {
         let mut kept = self.spare_checksums.pop().unwrap_or_default();
         kept.extend_from_slice(checksums);
         let kind = Kind::Write { slot, new, checksums: kept, avoided: Vec::new() };
-        self.pending.insert(id, Pending { span, extents, kind, left, errors: Vec::new() });
+        let (in_sources, errors) = (false, Vec::new());
+        self.pending.insert(id, Pending { span, extents, in_sources, kind, left, errors });
         Ok(())
     }
 
     /// Moves a queued request to another priority.
     pub fn promote(&mut self, id: RequestId, priority: Priority) {
         for place in self.directories_of(id) {
-            self.directories[place].io.promote(ids::in_directory(id, place), priority);
+            self.io(place).promote(ids::in_directory(id, place), priority);
         }
     }
 
     /// Gives up on a request; it comes back as an event all the same, soon.
     pub fn abandon(&mut self, id: RequestId) {
         for place in self.directories_of(id) {
-            self.directories[place].io.abandon(ids::in_directory(id, place));
+            self.io(place).abandon(ids::in_directory(id, place));
         }
     }
 
-    /// The directories that have a part of a request, or had.
+    /// The threads that have a part of a request, or had.
     fn directories_of(&self, id: RequestId) -> impl Iterator<Item = usize> {
-        let extents = self.pending.get(&id).map_or(&[][..], |pending| &pending.extents);
+        let pending = self.pending.get(&id);
+        let extents = pending.map_or(&[][..], |pending| &pending.extents);
+        let in_sources = pending.is_some_and(|pending| pending.in_sources);
         (0..self.directories.len())
             .filter(|place| extents.iter().any(|extent| self.place_of(extent) == *place))
+            .chain(in_sources.then_some(self.directories.len()))
     }
 
     /// The directory that an extent lies in.
@@ -145,7 +155,9 @@ impl Store {
         if id >= OWN_ID {
             return self.commit_completed(place, transfer, result.map_err(Error::from));
         }
-        self.spread.ended(place, moved, Instant::now());
+        if place < self.directories.len() {
+            self.spread.ended(place, moved, Instant::now());
+        }
         let Some(pending) = self.pending.get_mut(&id) else {
             panic!("request {id} with {transfer:?} is not one of this store")
         };

@@ -28,6 +28,27 @@ pub fn verify_parts<'a>(expected: &[u64], parts: impl Iterator<Item = &'a [u8]>)
     if bad.is_empty() { Ok(()) } else { Err(bad) }
 }
 
+/// Like [`verify_parts`], where the blocks with these numbers have no checksum yet: theirs are put into `expected`.
+///
+/// # Errors
+/// Those of [`verify_parts`], of the others.
+pub fn verify_touched<'a>(
+    expected: &mut [u64],
+    unknown: &[usize],
+    parts: impl Iterator<Item = &'a [u8]>,
+) -> Result<(), Vec<usize>> {
+    if unknown.is_empty() {
+        return verify_parts(expected, parts);
+    }
+    let mut found = Vec::with_capacity(expected.len());
+    checksum(parts, &mut found);
+    for block in unknown {
+        expected[*block] = found[*block];
+    }
+    let bad: Vec<_> = (0..expected.len()).filter(|block| expected[*block] != found[*block]).collect();
+    if bad.is_empty() { Ok(()) } else { Err(bad) }
+}
+
 /// A block of 256 KiB that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadBlock {

@@ -85,7 +85,7 @@ fn another_version_is_told() {
     bytes[16..24].copy_from_slice(&head.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
     let error = text(Driver::open(&config(&[directory.path()]), &slab));
-    assert!(error.contains("format version 99") && error.contains("reads version 3"), "{error}");
+    assert!(error.contains("format version 99") && error.contains("reads version 4"), "{error}");
 }
 
 #[test]

@@ -65,15 +65,19 @@ impl Config {
         // What the plan makes of them can be asked only when they are right one by one.
         if problems.is_empty() {
             let pages = self.host.budget_bytes / self.host.page_bytes as u64;
-            let plan = self.plan(pages, self.device.budget_bytes);
-            let same = |one: hoist_plan::Problem| Problem {
-                key: one.key,
-                what: one.what,
-                would_be_right: one.would_be_right,
-            };
-            problems.extend(plan.problems().into_iter().map(same));
+            problems = self.problems_of(&self.plan(pages, self.device.budget_bytes));
         }
         problems
+    }
+
+    /// What is wrong with what the plan must keep within.
+    pub(crate) fn problems_of(&self, plan: &hoist_plan::Config) -> Vec<Problem> {
+        let same = |one: hoist_plan::Problem| Problem {
+            key: one.key,
+            what: one.what,
+            would_be_right: one.would_be_right,
+        };
+        plan.problems().into_iter().map(same).collect()
     }
 
     /// What the plan must keep within, with the host pages and device bytes that were obtained.

@@ -1,5 +1,4 @@
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -9,13 +8,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use hoist_device::Event;
 use hoist_plan::{Bandwidths, Bound, Mode, OrderId, Tier};
-use hoist_store::{CHECKSUM_BYTES, Epoch, Scalars, TensorId, TensorInfo, TensorSpec, Tensors};
+use hoist_store::{CHECKSUM_BYTES, Epoch, Scalars, TensorId, TensorInfo, Tensors};
 
-use crate::config::Config;
 use crate::error::Error;
 use crate::lease::Lease;
 use crate::message::{Call, EpochReply, Message};
-use crate::open::StartIo;
 use crate::order::{Order, TensorUse};
 use crate::stats::Stats;
 
@@ -61,52 +58,6 @@ impl Commit {
 }
 
 impl Engine {
-    /// Makes a store of these tensors and an engine on it. No tensor has contents yet, but for
-    /// those in bundles (under 1 MiB), which are zero.
-    ///
-    /// # Errors
-    /// [`Error::Config`] with every problem; what the store, the slab or the device refused;
-    /// [`Error::BadCast`].
-    pub fn create(config: Config, tensors: &[TensorSpec]) -> Result<Engine, Error> {
-        crate::open::start(config, Some(tensors), None)
-    }
-
-    /// Like [`Engine::create`], with I/O threads of the caller's making instead of `config.io`'s. For backends that inject
-    /// faults or throttle.
-    ///
-    /// # Errors
-    /// Those of [`Engine::create`] and of `start`.
-    pub fn create_on(config: Config, tensors: &[TensorSpec], start: StartIo<'_>) -> Result<Engine, Error> {
-        crate::open::start(config, Some(tensors), Some(start))
-    }
-
-    /// Opens an engine on a store that is there, at its newest epoch.
-    ///
-    /// # Errors
-    /// As [`Engine::create`]; a store that is locked, damaged or of a newer version.
-    pub fn open(config: Config) -> Result<Engine, Error> {
-        crate::open::start(config, None, None)
-    }
-
-    /// Like [`Engine::open`], with I/O threads of the caller's making, as [`Engine::create_on`] has them.
-    ///
-    /// # Errors
-    /// Those of [`Engine::open`] and of `start`.
-    pub fn open_on(config: Config, start: StartIo<'_>) -> Result<Engine, Error> {
-        crate::open::start(config, None, Some(start))
-    }
-
-    /// Makes a store from a model in safetensors files, every tensor a durable parameter, and an engine on it. `model`
-    /// is one file, the index of several (`*.safetensors.index.json`), or a directory that holds either under the
-    /// names of the Hugging Face hub.
-    ///
-    /// # Errors
-    /// As [`Engine::create`]; a file that is no safetensors file, and an index that its files do not match.
-    pub fn import(config: Config, model: &Path) -> Result<Engine, Error> {
-        crate::open::import(&config, model)?;
-        Engine::open(config)
-    }
-
     pub(crate) fn new(
         messages: Sender<Message>,
         ended: Receiver<()>,

@@ -127,8 +127,29 @@ impl Pipeline {
         self.events.push_back(Event::Failed(request));
     }
 
-    /// What came is not what was written.
-    pub(crate) fn corrupt(&mut self, request: RequestId, slot: Slot, block: usize) {
+    /// What was read is compared: it is good, or not what was written.
+    pub(crate) fn verified(
+        &mut self,
+        request: RequestId,
+        slot: Slot,
+        (sums, unknown): (&[u64], &[usize]),
+        bad: &[usize],
+    ) {
+        let unit = self.requests.get(&request.0);
+        let unit = unit.unwrap_or_else(|| panic!("request {} was never made", request.0)).0 as usize;
+        let span = self.units.spans[unit];
+        let touched = self.store.touch(&span, unknown, sums).err().unwrap_or_default();
+        match bad.iter().chain(&touched).next() {
+            None => {
+                let unit = self.ended(request);
+                self.slots.host_arrives(unit, slot);
+                self.events.push_back(Event::Done(request));
+            }
+            Some(&block) => self.corrupt(request, slot, block),
+        }
+    }
+
+    fn corrupt(&mut self, request: RequestId, slot: Slot, block: usize) {
         let unit = self.ended(request);
         drop(slot);
         self.slots.host_is_lost(unit);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use hoist_memory::Slab;
 use hoist_plan::Plan;
-use hoist_store::{Deliver, IoError, IoThread, Scalars, Store, TensorSpec};
+use hoist_store::{Deliver, IoError, IoThread, ModelFiles, Scalars, Store, TensorSpec};
 
 use crate::config::Config;
 use crate::cut::Units;
@@ -24,11 +24,76 @@ use crate::workers::Workers;
 /// into and out of, and what it calls with every completion.
 pub type StartIo<'a> = &'a dyn Fn(usize, &Arc<Slab>, Deliver) -> Result<IoThread, IoError>;
 
-pub(crate) fn start(
-    config: Config,
-    create: Option<&[TensorSpec]>,
-    io: Option<StartIo<'_>>,
-) -> Result<Engine, Error> {
+/// The store that an engine is on.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    /// A new one of these tensors, over a model's files if there is one.
+    New(Option<&'a ModelFiles>, &'a [TensorSpec]),
+    /// One that is there.
+    Old,
+}
+
+impl Engine {
+    /// Makes a store of these tensors and an engine on it. No tensor has contents yet, but for
+    /// those in bundles (under 1 MiB), which are zero.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every problem; what the store, the slab or the device refused;
+    /// [`Error::BadCast`].
+    pub fn create(config: Config, tensors: &[TensorSpec]) -> Result<Engine, Error> {
+        start(config, Wanted::New(None, tensors), None)
+    }
+
+    /// Like [`Engine::create`], with I/O threads of the caller's making instead of `config.io`'s. For backends that inject
+    /// faults or throttle.
+    ///
+    /// # Errors
+    /// Those of [`Engine::create`] and of `start`.
+    pub fn create_on(config: Config, tensors: &[TensorSpec], start: StartIo<'_>) -> Result<Engine, Error> {
+        self::start(config, Wanted::New(None, tensors), Some(start))
+    }
+
+    /// Opens an engine on a store that is there, at its newest epoch.
+    ///
+    /// # Errors
+    /// As [`Engine::create`]; a store that is locked, damaged or of a newer version.
+    pub fn open(config: Config) -> Result<Engine, Error> {
+        start(config, Wanted::Old, None)
+    }
+
+    /// Like [`Engine::open`], with I/O threads of the caller's making, as [`Engine::create_on`] has them.
+    ///
+    /// # Errors
+    /// Those of [`Engine::open`] and of `start`.
+    pub fn open_on(config: Config, start: StartIo<'_>) -> Result<Engine, Error> {
+        self::start(config, Wanted::Old, Some(start))
+    }
+
+    /// Makes a store from a model in safetensors files, every tensor a durable parameter, and an engine on it. `model`
+    /// is one file, the index of several (`*.safetensors.index.json`), or a directory that holds either under the
+    /// names of the Hugging Face hub.
+    ///
+    /// # Errors
+    /// As [`Engine::create`]; a file that is no safetensors file, and an index that its files do not match.
+    pub fn import(config: Config, model: &Path) -> Result<Engine, Error> {
+        import(&config, model)?;
+        Engine::open(config)
+    }
+
+    /// Makes a store over a model's files, named as for [`Engine::import`], and an engine on it: what is not written is
+    /// read where it lies, and takes no space in the store. `tensors` are more, of the store's own: adapters, optimizer
+    /// state, gradients. The files are only read, and must stay as they are as long as the store is used; a tensor of
+    /// theirs that is written goes to the store, which needs `store.in_place_room_bytes` for it.
+    ///
+    /// # Errors
+    /// Those of [`Engine::import`].
+    pub fn create_over(config: Config, model: &Path, tensors: &[TensorSpec]) -> Result<Engine, Error> {
+        let model = ModelFiles::open(model)?;
+        start(config, Wanted::New(Some(&model), tensors), None)
+    }
+}
+
+fn start(config: Config, wanted: Wanted<'_>, io: Option<StartIo<'_>>) -> Result<Engine, Error> {
     let problems = config.problems();
     if !problems.is_empty() {
         return Err(Error::Config(problems));
@@ -36,7 +101,7 @@ pub(crate) fn start(
     // Unbounded, so that whoever delivers never waits: each message answers a request that the plan
     // has in flight, is the call of a client that waits for it, or gives a lease back.
     let (messages, inbox) = unbounded();
-    if let Some(tensors) = create {
+    if let Wanted::New(_, tensors) = wanted {
         crate::cast::check(tensors.iter())?;
     }
     let slab = Slab::map(&config.host)?;
@@ -47,19 +112,25 @@ pub(crate) fn start(
     let workers = Workers::start(&messages)?;
     // Last, so that what fails before leaves no store behind.
     let deliver = deliver(messages.clone());
-    let store = match (create, io) {
-        (Some(tensors), None) => Store::create(&config.store, &config.io, &slab, tensors, deliver)?,
-        (None, None) => Store::open(&config.store, &config.io, &slab, deliver)?,
-        (create, Some(start)) => {
-            let start = |place, deliver| start(place, &slab, deliver);
-            match create {
-                Some(tensors) => Store::create_on(&config.store, &start, tensors, deliver)?,
-                None => Store::open_on(&config.store, &start, deliver)?,
-            }
+    let own = |place: usize, slab: &Arc<Slab>, deliver: Deliver| {
+        IoThread::spawn(&format!("hoist-io-{place}"), &config.io, Arc::clone(slab), deliver)
+    };
+    let io = io.unwrap_or(&own);
+    let io = |place, deliver| io(place, &slab, deliver);
+    let store = match wanted {
+        Wanted::New(None, tensors) => Store::create_on(&config.store, &io, tensors, deliver)?,
+        Wanted::New(Some(model), tensors) => {
+            Store::create_over_on(&config.store, &io, (model, tensors), deliver)?
         }
+        Wanted::Old => Store::open_on(&config.store, &io, deliver)?,
     };
     crate::cast::check(store.tensors().iter().map(|tensor| &tensor.spec))?;
-    let plan_config = config.plan(slab.pages() as u64, device.budget_bytes());
+    // What the I/O threads need for themselves they have by now.
+    let plan_config = config.plan(slab.pages_free() as u64, device.budget_bytes());
+    let too_small = config.problems_of(&plan_config);
+    if !too_small.is_empty() {
+        return Err(Error::Config(too_small));
+    }
     let (tensors, newest) = (store.shared_tensors(), store.newest());
     let epoch = newest.number;
     let notes = store.notes().map(|(key, bytes)| (key.to_string(), bytes.to_vec())).collect();
@@ -119,7 +190,7 @@ pub(crate) fn start(
 }
 
 /// Imports a model's files into a new store, through a slab of its own that is gone afterwards.
-pub(crate) fn import(config: &Config, model: &Path) -> Result<(), Error> {
+fn import(config: &Config, model: &Path) -> Result<(), Error> {
     let problems = config.problems();
     if !problems.is_empty() {
         return Err(Error::Config(problems));

@@ -238,12 +238,13 @@ impl Pipeline {
         self.requests.insert(request.0, unit);
         let mut expected = self.spare_sums.pop().unwrap_or_default();
         expected.clear();
-        match self.store.checksums(&self.units.spans[unit.0 as usize]) {
-            Some(sums) => expected.extend_from_slice(sums),
+        let unknown = self.store.expected(&self.units.spans[unit.0 as usize], &mut expected);
+        let unknown = unknown.unwrap_or_else(|| {
             // A bundle that was never written has none, and holds the zeros just made.
-            None => hoist_store::checksum(slot.parts(), &mut expected),
-        }
-        self.workers.push(Job::Verify { request, slot, expected });
+            hoist_store::checksum(slot.parts(), &mut expected);
+            Vec::new()
+        });
+        self.workers.push(Job::Verify { request, slot, expected, unknown });
     }
 
     // 6: what was changed is summed and written.
@@ -318,17 +319,10 @@ impl Pipeline {
 
     fn worked(&mut self, worked: Worked) {
         match worked {
-            Worked::Verified { request, slot, sums, bad } => {
+            Worked::Verified { request, slot, sums, unknown, bad } => {
                 self.summed_bytes += slot.bytes();
+                self.verified(request, slot, (&sums, &unknown), &bad);
                 self.spare_sums.push(sums);
-                match bad.first() {
-                    None => {
-                        let unit = self.ended(request);
-                        self.slots.host_arrives(unit, slot);
-                        self.events.push_back(Event::Done(request));
-                    }
-                    Some(&block) => self.corrupt(request, slot, block),
-                }
             }
             Worked::Recorded { request, sums } => {
                 let unit = self.ended(request);

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hoist_memory::{Slot, SlotReader};
 use hoist_plan::RequestId;
-use hoist_store::{checksum, verify_parts};
+use hoist_store::{checksum, verify_touched};
 
 use crate::cast::Cast;
 use crate::error::Error;
@@ -14,8 +14,8 @@ use crate::message::Message;
 
 /// Work that was asked for, with the memory it needs, by value.
 pub(crate) enum Job {
-    /// Compare a slot that was just read with what the manifest says.
-    Verify { request: RequestId, slot: Slot, expected: Vec<u64> },
+    /// Compare a slot that was just read with what the manifest says, but for blocks that were never read before.
+    Verify { request: RequestId, slot: Slot, expected: Vec<u64>, unknown: Vec<usize> },
     /// Compute the checksums that will be recorded with the write that follows.
     Record { request: RequestId, slot: SlotReader, sums: Vec<u64> },
     /// Make a derived unit.
@@ -26,7 +26,7 @@ pub(crate) enum Job {
 
 /// Work that is done, with its memory.
 pub(crate) enum Worked {
-    Verified { request: RequestId, slot: Slot, sums: Vec<u64>, bad: Vec<usize> },
+    Verified { request: RequestId, slot: Slot, sums: Vec<u64>, unknown: Vec<usize>, bad: Vec<usize> },
     Recorded { request: RequestId, sums: Vec<u64> },
     Derived { request: RequestId, target: Slot },
     Blanked { request: RequestId, target: Slot },
@@ -99,9 +99,9 @@ fn work(queue: &Receiver<Job>, done: &Sender<Message>) {
 
 fn carry_out(job: Job) -> Worked {
     match job {
-        Job::Verify { request, slot, expected } => {
-            let bad = verify_parts(&expected, slot.parts()).err().unwrap_or_default();
-            Worked::Verified { request, slot, sums: expected, bad }
+        Job::Verify { request, slot, expected: mut sums, unknown } => {
+            let bad = verify_touched(&mut sums, &unknown, slot.parts()).err().unwrap_or_default();
+            Worked::Verified { request, slot, sums, unknown, bad }
         }
         Job::Record { request, slot, mut sums } => {
             checksum(slot.parts(), &mut sums);

@@ -2,7 +2,8 @@
 
 use hoist_format::{
     BatchId, Class, Dtype, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,
-    SnapshotRecord, SpanRecord, StoreId, TensorRecord, encode_record,
+    ShardRecord, SnapshotRecord, SourcePlace, SourceRecord, SpanRecord, StoreId, TensorRecord, TouchRecord,
+    encode_record,
 };
 use std::path::PathBuf;
 
@@ -45,9 +46,13 @@ fn creation() -> Vec<Record> {
         run: 0,
         offset: 0,
         cast_of,
+        source: Some(SourcePlace { source: 0, offset: 9 }),
+        shard: Some(ShardRecord { shape: vec![512, 256], start: 65_536 }),
     };
+    let source = SourceRecord { path: "/m".to_owned(), bytes: 1 << 20, mtime: (1 << 30, 7), inode: 3 };
     vec![
         Record::Header(header),
+        Record::Sources(vec![source]),
         Record::Runs(vec![run]),
         Record::Tensors(vec![tensor(None), tensor(Some(0))]),
     ]
@@ -60,7 +65,8 @@ fn changes() -> Vec<Record> {
     let note = NoteRecord { key: "step".to_owned(), bytes: Some(vec![1, 2, 3]), life };
     let snapshot = SnapshotRecord { name: "kept".to_owned(), epoch: epoch(1) };
     let deleted = Record::SnapshotDeleted("kept".to_owned());
-    vec![Record::Spans(vec![span]), Record::Note(note), Record::Snapshot(snapshot), deleted]
+    let touched = Record::Touched(vec![TouchRecord { run: 0, offset: 0, checksums: vec![5] }]);
+    vec![Record::Spans(vec![span]), Record::Note(note), Record::Snapshot(snapshot), deleted, touched]
 }
 
 fn epoch(number: u64) -> EpochRecord {

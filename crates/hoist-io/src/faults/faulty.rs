@@ -102,7 +102,7 @@ impl Backend for Faulty {
 
     fn file(&mut self, op: FileOp) -> Result<FileReply, Error> {
         let path = match &op {
-            FileOp::Open { path, .. } => Some(path.clone()),
+            FileOp::Open { path, .. } | FileOp::OpenSource { path } => Some(path.clone()),
             _ => None,
         };
         if let FileOp::Allocate { file, bytes, .. } = op

@@ -64,7 +64,7 @@ impl Ring {
         let wake_fd = WakeFd::new().map_err(|source| Error::Call { call: "eventfd", source })?;
         Ok(Ring {
             ring,
-            core: Core::new(config, obtained, faults),
+            core: Core::new(config, slab, obtained, faults),
             wake_fd: Arc::new(wake_fd),
             wake_buffer: AlignedBuffer::new(size_of::<u64>())?,
             wake_armed: false,

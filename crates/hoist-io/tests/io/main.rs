@@ -7,6 +7,7 @@ mod common;
 mod failing;
 mod faults;
 mod flow;
+mod sources;
 mod table;
 mod thread;
 mod throttled;

@@ -21,7 +21,7 @@ pub fn import_safetensors(
 ) -> Result<BlockingStore, Error> {
     let mut model = ModelFiles::open(path)?;
     let mut store = BlockingStore::create(config, io, slab, model.specs())?;
-    match write(&mut store, &mut model, path) {
+    match write(&mut store, &mut model) {
         Ok(()) => Ok(store),
         Err(error) => {
             store.discard();
@@ -30,14 +30,9 @@ pub fn import_safetensors(
     }
 }
 
-fn write(store: &mut BlockingStore, model: &mut ModelFiles, path: &Path) -> Result<(), Error> {
-    if let Some(metadata) = &model.metadata {
-        let failed = |error: serde_json::Error| Error::File {
-            doing: "keeping metadata of",
-            path: path.to_owned(),
-            source: error.into(),
-        };
-        store.set_note(METADATA_NOTE, serde_json::to_vec(metadata).map_err(failed)?)?;
+fn write(store: &mut BlockingStore, model: &mut ModelFiles) -> Result<(), Error> {
+    if let Some(note) = model.metadata_note()? {
+        store.set_note(METADATA_NOTE, note)?;
     }
     for run in 0..store.store().runs().len() {
         let info = &store.store().runs()[run];

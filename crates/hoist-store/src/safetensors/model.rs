@@ -2,7 +2,8 @@
 
 use super::header::{self, Header};
 use super::index::{INDEX_SUFFIX, Index};
-use crate::{Error, TensorSpec};
+use crate::{Error, TensorSpec, sources};
+use hoist_format::{SourcePlace, SourceRecord};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -19,7 +20,7 @@ pub struct ModelFiles {
     specs: Vec<TensorSpec>,
     /// The file of each tensor, and where in it its bytes start.
     places: Vec<(usize, u64)>,
-    pub(crate) metadata: Option<BTreeMap<String, String>>,
+    metadata: Option<BTreeMap<String, String>>,
     /// The file that was read last. One alone is open: a model may have more shards than a process may have files.
     last: Option<(usize, File)>,
 }
@@ -30,9 +31,9 @@ struct ModelFile {
     identity: Identity,
 }
 
-/// What a file is known by when it is opened again: device, inode and length.
+/// What a file is known by when it is opened again: device, inode, length and the time of its last change.
 #[derive(Debug, PartialEq, Eq)]
-struct Identity(u64, u64, u64);
+struct Identity(u64, u64, u64, (i64, i64));
 
 impl ModelFiles {
     /// Opens a model and checks its files and their index, but for the tensors' bytes. `path` is a safetensors file,
@@ -63,6 +64,34 @@ impl ModelFiles {
     #[must_use]
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs
+    }
+
+    /// The files, as stores know them.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Safetensors`] for a file that was changed since the model was opened.
+    pub(crate) fn sources(&self) -> Result<Vec<SourceRecord>, Error> {
+        self.files.iter().map(|file| file.open_again().and_then(|_| sources::record(&file.path))).collect()
+    }
+
+    /// Where the bytes of each tensor start.
+    pub(crate) fn places(&self) -> Vec<SourcePlace> {
+        let place = |&(file, offset): &(usize, u64)| SourcePlace { source: file as u32, offset };
+        self.places.iter().map(place).collect()
+    }
+
+    /// What a store's note of the files' `__metadata__` says; none without that.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(crate) fn metadata_note(&self) -> Result<Option<Vec<u8>>, Error> {
+        let path = || self.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
+        let failed = |error: serde_json::Error| Error::File {
+            doing: "keeping metadata of",
+            path: path(),
+            source: error.into(),
+        };
+        self.metadata.as_ref().map(serde_json::to_vec).transpose().map_err(failed)
     }
 
     /// Reads a part of a tensor, which is a place in [`ModelFiles::specs`], from `offset` of the tensor on.
@@ -159,5 +188,6 @@ fn open(path: &Path) -> Result<File, Error> {
 fn identity(path: &Path, file: &File) -> Result<Identity, Error> {
     let failed = |source| Error::File { doing: "reading", path: path.to_owned(), source };
     let metadata = file.metadata().map_err(failed)?;
-    Ok(Identity(metadata.dev(), metadata.ino(), metadata.len()))
+    let changed = (metadata.mtime(), metadata.mtime_nsec());
+    Ok(Identity(metadata.dev(), metadata.ino(), metadata.len(), changed))
 }

@@ -136,7 +136,7 @@ impl Powered {
     fn name(&self, op: &FileOp) -> (&'static str, PathBuf) {
         let path = |file: &FileId| self.paths.get(file).cloned().unwrap_or_default();
         match op {
-            FileOp::Open { path, .. } => ("open", path.clone()),
+            FileOp::Open { path, .. } | FileOp::OpenSource { path } => ("open", path.clone()),
             FileOp::Close(file) => ("close", path(file)),
             FileOp::Allocate { file, .. } => ("allocate", path(file)),
             FileOp::Truncate { file, .. } => ("truncate", path(file)),
@@ -164,7 +164,11 @@ impl Powered {
                 state.files.remove(&path);
                 state.names.remove(&path)
             }
-            FileOp::Open { .. } | FileOp::Close(_) | FileOp::SyncDir { .. } | FileOp::Length { .. } => Ok(()),
+            FileOp::Open { .. }
+            | FileOp::OpenSource { .. }
+            | FileOp::Close(_)
+            | FileOp::SyncDir { .. }
+            | FileOp::Length { .. } => Ok(()),
         }
     }
 }
