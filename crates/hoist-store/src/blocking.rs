@@ -296,16 +296,27 @@ impl BlockingStore {
 
     /// Compares what was read with its checksums; those that nobody knew are known from then on.
     pub(crate) fn check(&mut self, span: &Span, slot: &Slot) -> Result<(), Error> {
+        match self.check_blocks(span, slot)?.first() {
+            None => Ok(()),
+            Some(block) => {
+                let what = self.store.describe(&self.store.block(span, *block));
+                Err(Error::Corrupt { what })
+            }
+        }
+    }
+
+    /// The same; the numbers of the blocks of `span` that are not what they should be.
+    ///
+    /// # Errors
+    /// [`Error::NoBytes`].
+    pub(crate) fn check_blocks(&mut self, span: &Span, slot: &Slot) -> Result<Vec<usize>, Error> {
         let mut expected = std::mem::take(&mut self.written);
         expected.clear();
-        let unknown = self.store.expected(span, &mut expected).unwrap_or_default();
+        let unknown = self.store.expected(span, &mut expected).ok_or(Error::NoBytes { span: *span })?;
         let verified = verify_touched(&mut expected, &unknown, slot.parts())
             .and_then(|()| self.store.touch(span, &unknown, &expected));
         self.written = expected;
-        verified.map_err(|blocks| {
-            let what = self.store.describe(&self.store.block(span, blocks[0]));
-            Error::Corrupt { what }
-        })
+        Ok(verified.err().unwrap_or_default())
     }
 
     /// Removes the store's files.

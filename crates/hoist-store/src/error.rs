@@ -83,7 +83,7 @@ pub enum Error {
     /// No free extents.
     #[error(
         "{span} needs {need_bytes} bytes and the store has {free_bytes} free for it: commit, or create a larger store \
-         (for tensors in place: store.in_place_room)"
+         (for a model's tensors in place: one with more room for them)"
     )]
     NoSpace {
         /// What was to be written.

@@ -6,13 +6,14 @@ use crate::free_space::occupied;
 use crate::ids;
 use crate::open::Threads;
 use crate::sources::{OpenSources, SourceRange, check};
-use crate::transfer::{Kind, Pending};
+use crate::transfer::{Kind, Pending, share};
 use crate::{Error, Span, Store};
 use hoist_format::{CHECKSUM_BYTES, SourceRecord};
 use hoist_io::{Completion, FileOp, FileRange, IoThread, Priority, Request, RequestId, Transfer};
 use hoist_memory::Slot;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Opens the sources on a thread of their own, which is in the place behind those of the directories. None for a store
 /// that has no sources.
@@ -106,6 +107,7 @@ impl Store {
         self.push_reads(id, priority, ranges, slot, count);
     }
 
+    /// Hands each thread its ranges, of which `count` have any, with its share of the slot.
     fn push_reads(
         &mut self,
         id: RequestId,
@@ -114,34 +116,23 @@ impl Store {
         slot: Slot,
         count: usize,
     ) {
-        let push = |store: &Store, place, ranges, transfer| {
-            let id = ids::in_directory(id, place);
-            store.io(place).push(Request { id, priority, ranges, transfer });
-        };
-        let mut filled = ranges.into_iter().enumerate();
-        if count == 1 {
-            let mut slot = Some(slot);
-            for (place, ranges) in filled {
-                match slot.take_if(|_| !ranges.is_empty()) {
-                    Some(slot) => push(self, place, ranges, Transfer::Read(slot)),
-                    None => self.spare_ranges.push(ranges),
-                }
-            }
-            return;
-        }
-        let filler = slot.divide();
-        // The last one gets the filler itself: who gives it back is the last.
+        let mut transfer =
+            Some(if count > 1 { Transfer::Fill(slot.divide()) } else { Transfer::Read(slot) });
         let mut left = count;
-        let mut filler = Some(filler);
-        while let Some((place, ranges)) = filled.next() {
+        for (place, ranges) in ranges.into_iter().enumerate() {
             if ranges.is_empty() {
                 self.spare_ranges.push(ranges);
                 continue;
             }
             left -= 1;
-            let part = if left > 0 { filler.clone() } else { filler.take() };
-            let Some(part) = part else { unreachable!("one of {count} parts has no memory") };
-            push(self, place, ranges, Transfer::Fill(part));
+            // The last one gets what the others have a share of.
+            let part = if left > 0 { transfer.as_ref().and_then(share) } else { transfer.take() };
+            let Some(transfer) = part else { unreachable!("one of {count} parts has no memory") };
+            if place < self.directories.len() {
+                self.spread.started(place, Instant::now());
+            }
+            let id = ids::in_directory(id, place);
+            self.io(place).push(Request { id, priority, ranges, transfer });
         }
     }
 

@@ -55,8 +55,10 @@ impl Store {
     pub(crate) fn wait_for_commit(&mut self) -> Result<(), Error> {
         loop {
             let completion = self.switch.wait()?;
-            if let Some(StoreEvent::Committed { result, .. }) = self.handle(completion) {
-                return result;
+            match self.handle(completion) {
+                Some(StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result }) => return result,
+                // What was in flight besides changes nothing any more.
+                _ => {}
             }
         }
     }

@@ -282,7 +282,7 @@ impl Store {
 }
 
 /// The same memory for another directory.
-fn share(transfer: &Transfer) -> Option<Transfer> {
+pub(crate) fn share(transfer: &Transfer) -> Option<Transfer> {
     match transfer {
         Transfer::Fill(filler) => Some(Transfer::Fill(filler.clone())),
         Transfer::Write(reader) => Some(Transfer::Write(reader.clone())),

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use hoist_store::import_safetensors;
+use hoist_store::{BlockingStore, Config, ModelFiles, import_safetensors};
 
 use super::opened;
-use crate::config::units::format_bytes;
+use crate::config::Problem;
+use crate::config::units::{format_bytes, parse_bytes};
 use crate::failure::Failure;
 use crate::output;
 
@@ -18,6 +19,12 @@ pub struct Args {
     /// The store's directory, which must hold none yet; more than once for more drives.
     #[arg(long, value_name = "DIR", required = true)]
     store: Vec<PathBuf>,
+    /// Copies nothing: tensors are read from the model's files, where they must stay as they are.
+    #[arg(long)]
+    in_place: bool,
+    /// With --in-place: how many bytes of the model's tensors the store has space for when they are written.
+    #[arg(long, value_name = "SIZE", default_value = "0 B", requires = "in_place")]
+    room: String,
 }
 
 /// Does it.
@@ -26,10 +33,22 @@ pub struct Args {
 /// When the model is not whole or not in safetensors files, or the store cannot be made.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let io = hoist_io::Config::default();
-    let store = import_safetensors(&args.model, &opened::config(&args.store), &io, &opened::slab()?)
-        .map_err(|error| Failure::Work(format!("importing {}: {error}", args.model.display())))?;
+    let in_place_room_bytes = parse_bytes(&args.room).ok_or_else(|| {
+        let right = "would be right: a size with its unit, such as \"5 GB\"";
+        Failure::Config(vec![Problem::new("--room", format!("\"{}\" is not right", args.room), right)])
+    })?;
+    let config = Config { in_place_room_bytes, ..opened::config(&args.store) };
+    let slab = opened::slab()?;
+    let made = match args.in_place {
+        false => import_safetensors(&args.model, &config, &io, &slab),
+        true => ModelFiles::open(&args.model)
+            .and_then(|model| BlockingStore::create_over(&config, &io, &slab, &model)),
+    };
+    let store =
+        made.map_err(|error| Failure::Work(format!("importing {}: {error}", args.model.display())))?;
     let tensors = store.store().tensors();
     let (count, bytes) = (tensors.len(), tensors.iter().map(|tensor| tensor.bytes).sum());
     opened::close(store, Ok(()))?;
-    output::print(format_args!("imported {count} tensors, {}\n", format_bytes(bytes)))
+    let how = if args.in_place { " in place" } else { "" };
+    output::print(format_args!("imported {count} tensors{how}, {}\n", format_bytes(bytes)))
 }

@@ -71,8 +71,12 @@ fn table(store: &Store) -> Table {
         .set_header(["tensor", "dtype", "shape", "bytes", "class", "life", "extents", "group"]);
     for Listed { id, tensor, has_bytes, .. } in store.ls() {
         let TensorInfo { spec, bytes, .. } = tensor;
-        let extents =
-            if has_bytes { store.extents(&store.covering(id)).len().to_string() } else { "none".to_owned() };
+        let span = store.covering(id);
+        let extents = match (has_bytes, store.is_in_place(&span)) {
+            (false, _) => "none".to_owned(),
+            (true, false) => store.extents(&span).len().to_string(),
+            (true, true) => format!("{} and in place", store.extents(&span).len()),
+        };
         let lengths: Vec<String> = spec.shape.iter().map(u64::to_string).collect();
         let life = match &spec.life {
             Life::Durable => "durable".to_owned(),
