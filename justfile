@@ -46,6 +46,10 @@ bench-tensors directory count="1000000":
 bench-epochs directory pairs="15" mib="4096":
     cargo bench -p hoist --bench epochs -- "{{ directory }}" {{ pairs }} {{ mib }}
 
+# A model of 1 GiB that is read where it lies, beside fio: 1 GiB of disk, two minutes.
+bench-in-place directory pairs="15" layers="32":
+    cargo bench -p hoist --bench in_place -- "{{ directory }}" {{ pairs }} {{ layers }}
+
 # Needs rustup's nightly (`rustup toolchain install nightly`). Leaks are looked for in hoist-memory alone, as tests of
 # hoist-io leak what a drive may still have; the one left out counts the process's memory, of which the sanitizer's is part.
 # AddressSanitizer over the tests of the crates that hand memory to the kernel: four minutes on two cores.

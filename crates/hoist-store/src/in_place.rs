@@ -116,8 +116,7 @@ impl Store {
         slot: Slot,
         count: usize,
     ) {
-        let mut transfer =
-            Some(if count > 1 { Transfer::Fill(slot.divide()) } else { Transfer::Read(slot) });
+        let mut transfer = Some(if count > 1 { Transfer::Fill(slot.divide()) } else { Transfer::Read(slot) });
         let mut left = count;
         for (place, ranges) in ranges.into_iter().enumerate() {
             if ranges.is_empty() {

@@ -56,7 +56,9 @@ impl Store {
         loop {
             let completion = self.switch.wait()?;
             match self.handle(completion) {
-                Some(StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result }) => return result,
+                Some(StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result }) => {
+                    return result;
+                }
                 // What was in flight besides changes nothing any more.
                 _ => {}
             }

@@ -387,8 +387,8 @@ impl Store {
         self.contents.checksums(span)
     }
 
-    /// Removes the store's files: for one that was made and could not be filled.
-    pub(crate) fn discard(self) {
+    /// Removes the store's files: for one that was just made and cannot be used.
+    pub fn discard(self) {
         create::discard(&self.directories);
     }
 }

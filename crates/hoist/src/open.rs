@@ -129,6 +129,9 @@ fn start(config: Config, wanted: Wanted<'_>, io: Option<StartIo<'_>>) -> Result<
     let plan_config = config.plan(slab.pages_free() as u64, device.budget_bytes());
     let too_small = config.problems_of(&plan_config);
     if !too_small.is_empty() {
+        if let Wanted::New(..) = wanted {
+            store.discard();
+        }
         return Err(Error::Config(too_small));
     }
     let (tensors, newest) = (store.shared_tensors(), store.newest());
