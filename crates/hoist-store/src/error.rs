@@ -204,8 +204,8 @@ pub enum Error {
     },
     /// At durability `none`: bytes could not be written, and the store is closed without them.
     #[error(
-        "{what} could not be written, {spans} in all: the store has no bytes there any more, all else is kept; \
-         restore them from a backup"
+        "{what} could not be written, {spans} in all: the store has no bytes there any more (or those of \
+         the model's file that it was made over), all else is kept; restore them from a backup"
     )]
     Lost {
         /// Tensor and place of the first.

@@ -1,16 +1,17 @@
-//! Reading what lies in files outside the store, where it is.
+//! Stores over files outside them, which are read where they lie.
 
 use crate::blocking_io::Switch;
 use crate::contents::blocks_of;
+use crate::create;
 use crate::free_space::occupied;
 use crate::ids;
-use crate::open::Threads;
+use crate::open::{self, Deliver, Threads};
 use crate::sources::{OpenSources, SourceRange, check};
 use crate::transfer::{Kind, Pending, share};
-use crate::{Error, Span, Store};
+use crate::{Config, Error, ModelFiles, Span, Store, TensorSpec};
 use hoist_format::{CHECKSUM_BYTES, SourceRecord};
 use hoist_io::{Completion, FileOp, FileRange, IoThread, Priority, Request, RequestId, Transfer};
-use hoist_memory::Slot;
+use hoist_memory::{Slab, Slot};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,6 +43,43 @@ where
 }
 
 impl Store {
+    /// Makes a store over a model's files: its tensors have their bytes there, durable parameters at epoch 0, and come
+    /// before `tensors`. The files are only read, at whatever offset, on a thread of their own, and must stay as they
+    /// are; a tensor of theirs that is written has its bytes in the store from then on, for which
+    /// `config.in_place_room_bytes` is the space. Checksums are found at the first read, so that the second is verified.
+    ///
+    /// # Errors
+    /// Those of [`Store::create`]; [`Error::SourceChanged`].
+    pub fn create_over<D>(
+        config: &Config,
+        io: &hoist_io::Config,
+        slab: &Arc<Slab>,
+        (model, tensors): (&ModelFiles, &[TensorSpec]),
+        deliver: D,
+    ) -> Result<Store, Error>
+    where
+        D: Fn(Completion) + Send + Clone + 'static,
+    {
+        Store::create_over_on(config, &open::starter(io, slab), (model, tensors), deliver)
+    }
+
+    /// Like [`Store::create_over`], on threads of the caller's making: see [`Store::create_on`]. The place of the files'
+    /// thread is the one behind those of the directories.
+    ///
+    /// # Errors
+    /// Those of [`Store::create_over`] and of `start`.
+    pub fn create_over_on<D>(
+        config: &Config,
+        start: &dyn Fn(usize, Deliver) -> Result<IoThread, hoist_io::Error>,
+        (model, tensors): (&ModelFiles, &[TensorSpec]),
+        deliver: D,
+    ) -> Result<Store, Error>
+    where
+        D: Fn(Completion) + Send + Clone + 'static,
+    {
+        create::create(config, Some(model), tensors, &Threads { start, deliver })
+    }
+
     /// The thread of a directory, or that of the sources, which comes behind all of them.
     pub(crate) fn io(&self, place: usize) -> &IoThread {
         match (self.directories.get(place), &self.sources) {

@@ -14,9 +14,7 @@ use crate::shares::Shares;
 use crate::sources::{OpenSources, Touched};
 use crate::spread::Spread;
 use crate::transfer::Pending;
-use crate::{
-    Config, Durability, Error, ModelFiles, RunInfo, Scalars, Span, TensorId, TensorInfo, TensorSpec, Tensors,
-};
+use crate::{Config, Durability, Error, RunInfo, Scalars, Span, TensorId, TensorInfo, TensorSpec, Tensors};
 use hoist_format::{EpochRecord, Extent, Header, RECORD_BYTES_MAX, StoreId};
 use hoist_io::{Completion, FileRange, IoThread, Obtained, RequestId};
 use hoist_memory::{Slab, Slot, SlotReader};
@@ -209,43 +207,6 @@ impl Store {
         D: Fn(Completion) + Send + Clone + 'static,
     {
         create::create(config, None, tensors, &Threads { start, deliver })
-    }
-
-    /// Makes a store over a model's files: its tensors have their bytes there, durable parameters at epoch 0, and come
-    /// before `tensors`. The files are only read, at whatever offset, on a thread of their own, and must stay as they
-    /// are; a tensor of theirs that is written has its bytes in the store from then on, for which
-    /// `config.in_place_room_bytes` is the space. Checksums are found at the first read, so that the second is verified.
-    ///
-    /// # Errors
-    /// Those of [`Store::create`]; [`Error::SourceChanged`].
-    pub fn create_over<D>(
-        config: &Config,
-        io: &hoist_io::Config,
-        slab: &Arc<Slab>,
-        (model, tensors): (&ModelFiles, &[TensorSpec]),
-        deliver: D,
-    ) -> Result<Store, Error>
-    where
-        D: Fn(Completion) + Send + Clone + 'static,
-    {
-        Store::create_over_on(config, &open::starter(io, slab), (model, tensors), deliver)
-    }
-
-    /// Like [`Store::create_over`], on threads of the caller's making: see [`Store::create_on`]. The place of the files'
-    /// thread is the one behind those of the directories.
-    ///
-    /// # Errors
-    /// Those of [`Store::create_over`] and of `start`.
-    pub fn create_over_on<D>(
-        config: &Config,
-        start: &dyn Fn(usize, Deliver) -> Result<IoThread, hoist_io::Error>,
-        (model, tensors): (&ModelFiles, &[TensorSpec]),
-        deliver: D,
-    ) -> Result<Store, Error>
-    where
-        D: Fn(Completion) + Send + Clone + 'static,
-    {
-        create::create(config, Some(model), tensors, &Threads { start, deliver })
     }
 
     /// Opens a store at its newest epoch; blocks. What a cut-off commit left behind is dropped. The directories are

@@ -45,6 +45,36 @@ fn tensors_of_every_size_come_back_as_they_were() {
 }
 
 #[test]
+fn in_place_nothing_is_copied_and_all_is_there() {
+    let folder = folder();
+    let path = folder.path();
+    let (written, exported) = (path.join("model.safetensors"), path.join("out.safetensors"));
+    model::write(&written, &[("layer.0.odd", 12_345), ("layer.1.large", 9 << 20), ("layer.1.last", 7)]);
+    let said = run(path, &["import", "model.safetensors", "--store", "store", "--in-place"], 0);
+    assert!(said.contains("tensors in place"), "{said}");
+    assert!(run(path, &["ls", "store"], 0).contains("in place"));
+    assert!(run(path, &["verify", "store"], 0).contains(" 0 bad"));
+    run(path, &["export", "--store", "store", "out.safetensors"], 0);
+    model::assert_same(&written, &exported);
+    let data = path.join("store/data");
+    assert!(!data.exists() || std::fs::read_dir(data).unwrap().count() == 0, "no second copy");
+    // What was verified once is compared from then on; what is not the same file is not opened.
+    let bytes = std::fs::read(&written).unwrap();
+    let modified = std::fs::metadata(&written).unwrap().modified().unwrap();
+    let file = std::fs::File::options().write(true).open(&written).unwrap();
+    file.write_all_at(&[!bytes[bytes.len() - 100]], bytes.len() as u64 - 100).unwrap();
+    assert!(run(path, &["ls", "store"], 1).contains("written to since"));
+    file.set_times(std::fs::FileTimes::new().set_modified(modified)).unwrap();
+    let bad = run(path, &["verify", "store"], 1);
+    assert!(bad.contains("layer.1.large") && bad.contains("model.safetensors"), "{bad}");
+    assert!(
+        run(path, &["import", "model.safetensors", "--store", "other", "--room", "1 MiB"], 2)
+            .contains("--in-place")
+    );
+    run(path, &["import", "model.safetensors", "--store", "other", "--in-place", "--room", "much"], 2);
+}
+
+#[test]
 fn a_model_file_is_compared_byte_by_byte() {
     let folder = folder();
     let written = folder.path().join("model.safetensors");

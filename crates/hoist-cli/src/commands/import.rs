@@ -22,9 +22,9 @@ pub struct Args {
     /// Copies nothing: tensors are read from the model's files, where they must stay as they are.
     #[arg(long)]
     in_place: bool,
-    /// With --in-place: how many bytes of the model's tensors the store has space for when they are written.
-    #[arg(long, value_name = "SIZE", default_value = "0 B", requires = "in_place")]
-    room: String,
+    /// With --in-place: how many bytes of the model's tensors the store has space for when they are written. [default: none]
+    #[arg(long, value_name = "SIZE", requires = "in_place")]
+    room: Option<String>,
 }
 
 /// Does it.
@@ -33,10 +33,12 @@ pub struct Args {
 /// When the model is not whole or not in safetensors files, or the store cannot be made.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let io = hoist_io::Config::default();
-    let in_place_room_bytes = parse_bytes(&args.room).ok_or_else(|| {
+    let room = |text: &String| {
         let right = "would be right: a size with its unit, such as \"5 GB\"";
-        Failure::Config(vec![Problem::new("--room", format!("\"{}\" is not right", args.room), right)])
-    })?;
+        let wrong = || Problem::new("--room", format!("\"{text}\" is not right"), right);
+        parse_bytes(text).ok_or_else(|| Failure::Config(vec![wrong()]))
+    };
+    let in_place_room_bytes = args.room.as_ref().map_or(Ok(0), room)?;
     let config = Config { in_place_room_bytes, ..opened::config(&args.store) };
     let slab = opened::slab()?;
     let made = match args.in_place {
