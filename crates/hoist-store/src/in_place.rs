@@ -93,7 +93,8 @@ impl Store {
     #[must_use]
     pub fn is_in_place(&self, span: &Span) -> bool {
         let locations = &self.contents.bytes[span.run.0 as usize].locations;
-        self.contents.layout.is_sourced(span.run) && !locations.gaps(span.offset, span.end()).is_empty()
+        let own_bytes = || locations.extents(span.offset, span.end()).map(|extent| extent.bytes).sum::<u64>();
+        self.contents.layout.is_sourced(span.run) && own_bytes() < span.bytes
     }
 
     /// What of the newest bytes of `span` lies in sources: files, offsets, lengths.
@@ -112,51 +113,59 @@ impl Store {
     /// Reads a span of which some lies in sources: each thread fills its part of the slot. What is between tensors, which
     /// no file has, is zeros.
     pub(crate) fn read_in_place(&mut self, id: RequestId, span: Span, mut slot: Slot, priority: Priority) {
-        let places = self.directories.len() + 1;
-        let mut ranges: Vec<_> = (0..places).map(|_| self.spare_ranges.pop().unwrap_or_default()).collect();
+        let mut parts = std::mem::take(&mut self.spare_parts);
+        parts.resize_with(self.directories.len() + 1, || self.spare_ranges.pop().unwrap_or_default());
         let mut extents = self.spare_extents.pop().unwrap_or_default();
-        let layout = Arc::clone(&self.contents.layout);
-        let Some(sources) = &self.sources else { unreachable!("{span} lies in sources, and there are none") };
         let locations = &self.contents.bytes[span.run.0 as usize].locations;
-        let mut at = span.offset;
-        for piece in locations.between(span.offset, span.end()) {
+        let pieces = || locations.between(span.offset, span.end());
+        for piece in pieces() {
             let segment = &self.segments[piece.extent.segment as usize];
             let (file, offset, bytes) = (segment.file, piece.extent.offset, occupied(piece.extent.bytes));
             let buffer_offset = piece.offset - span.offset;
-            ranges[segment.directory].push(FileRange { file, offset, bytes, buffer_offset });
+            parts[segment.directory].push(FileRange { file, offset, bytes, buffer_offset });
             extents.push(piece.extent);
         }
-        for (from, to) in locations.gaps(span.offset, span.end()) {
-            at = at.max(from);
-            for SourceRange { source, offset, at: start, bytes } in layout.source_ranges(span.run, from, to) {
-                fill_zeros(&mut slot, at - span.offset, start - span.offset);
-                let (file, buffer_offset) = (sources.files[source as usize], start - span.offset);
-                ranges[places - 1].push(FileRange { file, offset, bytes, buffer_offset });
-                at = start + bytes;
+        let mut from = span.offset;
+        for (to, next) in pieces().map(|piece| (piece.offset, piece.end())).chain([(span.end(), span.end())])
+        {
+            if let Some(ranges) = parts.last_mut().filter(|_| from < to) {
+                self.add_from_sources(&span, (from, to), &mut slot, ranges);
             }
-            fill_zeros(&mut slot, at - span.offset, to - span.offset);
+            from = next;
         }
-        let count = ranges.iter().filter(|ranges| !ranges.is_empty()).count();
-        let kind = Kind::Read { slot: None };
-        self.pending.insert(
-            id,
-            Pending { span, extents, in_sources: true, kind, left: count as u32, errors: Vec::new() },
-        );
-        self.push_reads(id, priority, ranges, slot, count);
+        let left = parts.iter().filter(|ranges| !ranges.is_empty()).count() as u32;
+        let (kind, errors) = (Kind::Read { slot: None }, Vec::new());
+        self.pending.insert(id, Pending { span, extents, in_sources: true, kind, left, errors });
+        self.push_reads(id, priority, &mut parts, slot);
+        self.spare_parts = parts;
     }
 
-    /// Hands each thread its ranges, of which `count` have any, with its share of the slot.
-    fn push_reads(
-        &mut self,
-        id: RequestId,
-        priority: Priority,
-        ranges: Vec<Vec<FileRange>>,
-        slot: Slot,
-        count: usize,
+    /// The ranges of the files that hold `from..to` of a span's run; zeros between them.
+    fn add_from_sources(
+        &self,
+        span: &Span,
+        (from, to): (u64, u64),
+        slot: &mut Slot,
+        ranges: &mut Vec<FileRange>,
     ) {
-        let mut transfer = Some(if count > 1 { Transfer::Fill(slot.divide()) } else { Transfer::Read(slot) });
-        let mut left = count;
-        for (place, ranges) in ranges.into_iter().enumerate() {
+        let Some(sources) = &self.sources else { unreachable!("{span} lies in sources, and there are none") };
+        let mut at = from;
+        for range in self.contents.layout.source_ranges(span.run, from, to) {
+            let SourceRange { source, offset, at: start, bytes } = range;
+            fill_zeros(slot, at - span.offset, start - span.offset);
+            let (file, buffer_offset) = (sources.files[source as usize], start - span.offset);
+            ranges.push(FileRange { file, offset, bytes, buffer_offset });
+            at = start + bytes;
+        }
+        fill_zeros(slot, at - span.offset, to - span.offset);
+    }
+
+    /// Hands each thread its ranges, with its share of the slot.
+    fn push_reads(&mut self, id: RequestId, priority: Priority, parts: &mut Vec<Vec<FileRange>>, slot: Slot) {
+        let mut left = parts.iter().filter(|ranges| !ranges.is_empty()).count();
+        let several = left > 1;
+        let mut transfer = Some(if several { Transfer::Fill(slot.divide()) } else { Transfer::Read(slot) });
+        for (place, ranges) in parts.drain(..).enumerate() {
             if ranges.is_empty() {
                 self.spare_ranges.push(ranges);
                 continue;
@@ -164,7 +173,7 @@ impl Store {
             left -= 1;
             // The last one gets what the others have a share of.
             let part = if left > 0 { transfer.as_ref().and_then(share) } else { transfer.take() };
-            let Some(transfer) = part else { unreachable!("one of {count} parts has no memory") };
+            let Some(transfer) = part else { unreachable!("{left} parts have no memory") };
             if place < self.directories.len() {
                 self.spread.started(place, Instant::now());
             }

@@ -89,8 +89,8 @@ impl Loader {
         if let Some(place) = source {
             let file = self.sources.files.get(place.source as usize);
             let end = place.offset.checked_add(bytes);
-            if !file.zip(end).is_some_and(|(file, end)| end <= file.bytes) || record.life != LifeKind::Durable
-            {
+            let inside = file.zip(end).is_some_and(|(file, end)| end <= file.bytes);
+            if !inside || record.life != LifeKind::Durable {
                 return Err(format!("tensor {name:?} is at {place:?}, which cannot be"));
             }
             self.sources.places.insert(id, place);

@@ -55,12 +55,11 @@ impl Store {
     pub(crate) fn wait_for_commit(&mut self) -> Result<(), Error> {
         loop {
             let completion = self.switch.wait()?;
-            match self.handle(completion) {
-                Some(StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result }) => {
-                    return result;
-                }
-                // What was in flight besides changes nothing any more.
-                _ => {}
+            // What was in flight besides changes nothing any more.
+            if let Some(StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result }) =
+                self.handle(completion)
+            {
+                return result;
             }
         }
     }

@@ -94,6 +94,7 @@ pub struct Store {
     pub(crate) held: Vec<Extent>,
     /// Emptied vectors of finished requests, so that a running store allocates none.
     pub(crate) spare_ranges: Vec<Vec<FileRange>>,
+    pub(crate) spare_parts: Vec<Vec<FileRange>>,
     pub(crate) spare_extents: Vec<Vec<Extent>>,
     pub(crate) spare_checksums: Vec<Vec<u64>>,
     pub(crate) directories: Vec<Directory>,
@@ -158,6 +159,7 @@ impl Store {
             pending: HashMap::new(),
             held: Vec::new(),
             spare_ranges: Vec::new(),
+            spare_parts: Vec::new(),
             spare_extents: Vec::new(),
             spare_checksums: Vec::new(),
             directories,

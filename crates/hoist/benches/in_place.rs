@@ -128,7 +128,7 @@ fn main() -> Result<(), Failure> {
     let folder = tempfile::tempdir_in(&directory)?;
     let model = folder.path().join("model.safetensors");
     let bytes = write_model(&model, layers)?;
-    let config = || Config::new(&folder.path().join("store"), HOST_BYTES, DEVICE_BYTES);
+    let config = || Config::new(folder.path().join("store"), HOST_BYTES, DEVICE_BYTES);
     let (mut slabs, mut new, mut again) = (Vec::new(), Vec::new(), Vec::new());
     let milliseconds = |took: Duration| took.as_secs_f64() * 1e3;
     for _ in 0..pairs {

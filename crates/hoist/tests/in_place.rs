@@ -111,10 +111,8 @@ fn leases_are_the_models_bytes_and_aligned_and_what_is_written_is_the_stores() {
     engine.begin_step(order).unwrap();
     let mut lease = engine.acquire(0).unwrap();
     for tensor in [0, 1] {
-        let mut place = 0;
-        for byte_of in lease.parts_mut(tensor).flatten() {
+        for (place, byte_of) in lease.parts_mut(tensor).flatten().enumerate() {
             *byte_of = byte(2, place, 1);
-            place += 1;
         }
     }
     drop(lease);

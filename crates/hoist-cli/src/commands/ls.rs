@@ -68,14 +68,15 @@ fn table(store: &Store) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
-        .set_header(["tensor", "dtype", "shape", "bytes", "class", "life", "extents", "group"]);
+        .set_header(["tensor", "dtype", "shape", "bytes", "class", "life", "tier", "extents", "group"]);
     for Listed { id, tensor, has_bytes, .. } in store.ls() {
         let TensorInfo { spec, bytes, .. } = tensor;
         let span = store.covering(id);
-        let extents = match (has_bytes, store.is_in_place(&span)) {
-            (false, _) => "none".to_owned(),
-            (true, false) => store.extents(&span).len().to_string(),
-            (true, true) => format!("{} and in place", store.extents(&span).len()),
+        // Nothing is in memory while a store is only looked at.
+        let (tier, extents) = match (has_bytes, store.is_in_place(&span)) {
+            (false, _) => ("none", 0.to_string()),
+            (true, false) => ("nvme", store.extents(&span).len().to_string()),
+            (true, true) => ("nvme", format!("{} and in place", store.extents(&span).len())),
         };
         let lengths: Vec<String> = spec.shape.iter().map(u64::to_string).collect();
         let life = match &spec.life {
@@ -92,6 +93,7 @@ fn table(store: &Store) -> Table {
             bytes.to_string(),
             class,
             life,
+            tier.to_owned(),
             extents,
             spec.group.clone(),
         ]);
