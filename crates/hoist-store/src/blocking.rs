@@ -18,6 +18,8 @@ const CHUNK_BYTES_MAX: u64 = 16 << 20;
 pub struct BlockingStore {
     store: Store,
     slab: Arc<Slab>,
+    /// What of it the store's threads leave.
+    pages: usize,
     completions: Receiver<Completion>,
     last_id: RequestId,
     written: Vec<u64>,
@@ -69,6 +71,7 @@ impl BlockingStore {
         BlockingStore {
             store,
             slab: Arc::clone(slab),
+            pages: slab.pages_free(),
             completions,
             last_id: 0,
             written: Vec::new(),
@@ -103,12 +106,12 @@ impl BlockingStore {
 
     /// How much a tool moves at once, so that all it has in flight fits the slab: a multiple of 256 KiB.
     pub(crate) fn chunk_bytes(&self) -> Result<u64, Error> {
-        let pages = self.slab.pages() / (IN_FLIGHT_MAX + 1);
+        let pages = self.pages / (IN_FLIGHT_MAX + 1);
         let chunk = ((pages * self.slab.page_bytes()) as u64).min(CHUNK_BYTES_MAX);
         let whole = chunk - chunk % CHECKSUM_BYTES;
         if whole == 0 {
             let need_bytes = (IN_FLIGHT_MAX as u64 + 1) * (self.slab.page_bytes() as u64).max(CHECKSUM_BYTES);
-            let free_bytes = (self.slab.pages() * self.slab.page_bytes()) as u64;
+            let free_bytes = (self.pages * self.slab.page_bytes()) as u64;
             return Err(Error::NoMemory { need_bytes, free_bytes });
         }
         Ok(whole)
