@@ -54,6 +54,12 @@ pub enum FileOp {
         /// Past the page cache if the file system can; else buffered, noted in [`Backend::obtained`].
         direct: bool,
     },
+    /// Like `Open` with `direct`, for reading alone: a file of one's own that nothing must change. Answered with
+    /// [`FileReply::Opened`].
+    OpenRead {
+        /// The file.
+        path: PathBuf,
+    },
     /// Opens for reading alone, past the page cache if the file system can, CLOEXEC: a file of somebody else's, whose
     /// ranges begin and end anywhere. Past the page cache a transfer takes whole sectors, into memory of the slab that the
     /// backend keeps for it from then on ([`Obtained::bounce_bytes`]), and the bytes asked for are copied from there.

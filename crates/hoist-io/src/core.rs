@@ -115,7 +115,7 @@ impl Core {
         let writes = matches!(request.transfer, Transfer::Write(_) | Transfer::WriteBuffer(_));
         for range in &request.ranges {
             let file = self.files.get(range.file)?;
-            if writes && file.is_source {
+            if writes && file.is_read {
                 return Err(Error::ReadOnly { path: Arc::clone(file.path()) });
             }
             file.check(range, capacity_bytes)?;

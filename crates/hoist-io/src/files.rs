@@ -24,7 +24,7 @@ pub(crate) struct OpenFile {
     /// Whether ranges must be aligned: where direct I/O was asked for, got or not, so that a mistake shows everywhere.
     pub(crate) aligned: bool,
     /// Whether it is only read.
-    pub(crate) is_source: bool,
+    pub(crate) is_read: bool,
     /// Whether its ranges begin and end anywhere, and its transfers do not: then these go through other memory.
     pub(crate) bounced: bool,
     /// Where it lies in the ring's table of files, if it does.
@@ -108,6 +108,7 @@ impl Files {
                 let kind = Kind::Own { create, direct };
                 return self.open(&path, kind, obtained);
             }
+            FileOp::OpenRead { path } => return self.open(&path, Kind::OwnRead, obtained),
             FileOp::OpenSource { path } => return self.open(&path, Kind::Source, obtained),
             FileOp::Close(file) => {
                 self.get(file)?;
@@ -151,7 +152,7 @@ impl Files {
         }
         let (create, direct) = match kind {
             Kind::Own { create, direct } => (create, direct),
-            Kind::Source => (false, true),
+            Kind::OwnRead | Kind::Source => (false, true),
         };
         let mut flags = kind.access() | OFlags::CLOEXEC;
         flags.set(OFlags::CREATE, create);
@@ -185,7 +186,7 @@ impl Files {
             path: Arc::from(path),
             leaves_cached,
             aligned: direct && kind != Kind::Source,
-            is_source: kind == Kind::Source,
+            is_read: kind.access() == OFlags::RDONLY,
             bounced: is_direct && kind == Kind::Source,
             place: None,
         }));
@@ -199,6 +200,8 @@ impl Files {
 enum Kind {
     /// The caller's.
     Own { create: bool, direct: bool },
+    /// The caller's, and not to be changed.
+    OwnRead,
     /// Somebody else's.
     Source,
 }
@@ -207,7 +210,7 @@ impl Kind {
     fn access(self) -> OFlags {
         match self {
             Kind::Own { .. } => OFlags::RDWR,
-            Kind::Source => OFlags::RDONLY,
+            Kind::OwnRead | Kind::Source => OFlags::RDONLY,
         }
     }
 }

@@ -102,7 +102,9 @@ impl Backend for Faulty {
 
     fn file(&mut self, op: FileOp) -> Result<FileReply, Error> {
         let path = match &op {
-            FileOp::Open { path, .. } | FileOp::OpenSource { path } => Some(path.clone()),
+            FileOp::Open { path, .. } | FileOp::OpenRead { path } | FileOp::OpenSource { path } => {
+                Some(path.clone())
+            }
             _ => None,
         };
         if let FileOp::Allocate { file, bytes, .. } = op

@@ -128,6 +128,30 @@ fn a_source_is_read_alone_and_ends_where_it_ends() {
 }
 
 #[test]
+fn a_file_of_ones_own_is_read_like_one_that_is_written() {
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let path = source(folder.path());
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    for choice in BACKENDS {
+        let slab: Arc<Slab> = slab(4 << 20);
+        let mut backend = backend(choice, &slab);
+        let file = backend.file(FileOp::OpenRead { path: path.clone() }).unwrap().file();
+        assert_eq!(backend.obtained().bounce_bytes, 0);
+        let range = |offset| vec![FileRange { file, offset, bytes: 4096, buffer_offset: 0 }];
+        let transfer = || Transfer::Read(slab.allocate(4096).unwrap());
+        let Transfer::Read(slot) = read(backend.as_mut(), range(8192), transfer()).unwrap() else {
+            panic!("no slot")
+        };
+        assert!(contents(slot.parts()).iter().zip(8192..).all(|(found, index)| *found == byte(3, index)));
+        let error = read(backend.as_mut(), range(100), transfer()).unwrap_err();
+        assert!(matches!(error, Error::Misaligned { .. }), "{error}");
+        let write = Transfer::Write(slab.allocate(4096).unwrap().share());
+        let error = read(backend.as_mut(), range(8192), write).unwrap_err();
+        assert!(matches!(error, Error::ReadOnly { .. }), "{error}");
+    }
+}
+
+#[test]
 fn its_memory_is_a_part_of_the_slab_and_taken_once() {
     let folder = tempfile::tempdir_in(".").unwrap();
     let path = source(folder.path());

@@ -136,7 +136,9 @@ impl Powered {
     fn name(&self, op: &FileOp) -> (&'static str, PathBuf) {
         let path = |file: &FileId| self.paths.get(file).cloned().unwrap_or_default();
         match op {
-            FileOp::Open { path, .. } | FileOp::OpenSource { path } => ("open", path.clone()),
+            FileOp::Open { path, .. } | FileOp::OpenRead { path } | FileOp::OpenSource { path } => {
+                ("open", path.clone())
+            }
             FileOp::Close(file) => ("close", path(file)),
             FileOp::Allocate { file, .. } => ("allocate", path(file)),
             FileOp::Truncate { file, .. } => ("truncate", path(file)),
@@ -165,6 +167,7 @@ impl Powered {
                 state.names.remove(&path)
             }
             FileOp::Open { .. }
+            | FileOp::OpenRead { .. }
             | FileOp::OpenSource { .. }
             | FileOp::Close(_)
             | FileOp::SyncDir { .. }
