@@ -22,6 +22,7 @@ fn specs(count: usize) -> Vec<TensorSpec> {
         class: Class::Parameter,
         life: Life::Durable,
         group: format!("model.layers.{}", number / LAYER_TENSORS),
+        shard: None,
     };
     (0..count).map(spec).collect()
 }

@@ -55,6 +55,7 @@ impl Bench {
             class: Class::Parameter,
             life: Life::Durable,
             group: format!("{unit}"),
+            shard: None,
         };
         let specs: Vec<_> = (0..UNITS).map(spec).collect();
         let store = Store::create_on(&config, &start, &specs, deliver)?;

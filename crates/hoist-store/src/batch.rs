@@ -6,10 +6,10 @@ use crate::history::{History, PastSpan};
 use crate::location::Locations;
 use crate::ranges::Ranges;
 use crate::sources::Touched;
-use crate::{Error, Life, RunId, RunInfo, Span, TensorId, TensorInfo};
+use crate::{Error, Life, RunId, RunInfo, Shard, Span, TensorId, TensorInfo};
 use hoist_format::{
-    BatchId, CHECKSUM_BYTES, EpochRecord, Header, Lifetime, NoteRecord, Record, RunRecord, SnapshotRecord,
-    SpanRecord, TensorRecord, TouchRecord, blocks, encode_record, pad_batch,
+    BatchId, CHECKSUM_BYTES, EpochRecord, Header, Lifetime, NoteRecord, Record, RunRecord, ShardRecord,
+    SnapshotRecord, SpanRecord, TensorRecord, TouchRecord, blocks, encode_record, pad_batch,
 };
 
 /// Tensors or runs per record: with the longest names and most dimensions (`bundle.rs`) it stays under 10 MiB, so
@@ -199,7 +199,11 @@ fn tensor_record(layout: &Layout, (id, tensor): (TensorId, &TensorInfo)) -> Tens
         offset: tensor.offset,
         cast_of,
         source,
-        shard: None,
+        shard: tensor
+            .spec
+            .shard
+            .as_deref()
+            .map(|Shard { shape, start }| ShardRecord { shape: shape.clone(), start: *start }),
     }
 }
 

@@ -96,6 +96,7 @@ impl Layout {
                     spec.shape, spec.dtype
                 ))
             })?;
+            spec.shard.iter().try_for_each(|shard| shard.check(spec.dtype, &spec.shape)).map_err(wrong)?;
             let key = (spec.group.as_str(), spec.class, spec.life.kind(), is_sourced);
             let run = if bytes < BUNDLED_BYTES_MAX {
                 *bundles.entry(key).or_insert_with(|| layout.add_run(spec))
@@ -144,7 +145,7 @@ impl Layout {
         Some(self.by_name[place.ok()?])
     }
 
-    /// A derived tensor's source is durable, is there, and has the same shape.
+    /// A derived tensor's source is durable, is there, and has the same shape and shard.
     fn check_sources(&self) -> Result<(), Wrong> {
         for TensorInfo { spec, .. } in &self.tensors {
             let Life::Derived { from } = &spec.life else { continue };
@@ -158,6 +159,12 @@ impl Layout {
                         spec.shape, source.shape
                     )
                 }
+                Some(source) if source.shard != spec.shard => {
+                    format!(
+                        "its shard {:?} is not that of its source {from:?}, {:?}",
+                        spec.shard, source.shard
+                    )
+                }
                 Some(_) => continue,
             };
             return Err(Wrong { tensor: spec.name.clone(), what });
@@ -169,6 +176,7 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Shard;
     use hoist_format::Dtype;
 
     fn spec(name: &str, bytes: u64, class: Class, life: Life, group: &str) -> TensorSpec {
@@ -179,6 +187,7 @@ mod tests {
             class,
             life,
             group: group.into(),
+            shard: None,
         }
     }
 
@@ -224,5 +233,30 @@ mod tests {
         let scratch = spec("s", 5, Class::Parameter, Life::Scratch, "");
         assert!(wrong(&[cast("s"), scratch]).contains("not durable"));
         assert_eq!(wrong(&[cast("a"), parameter("a", 5, "")]), "");
+        let shard = |start| Some(Box::new(Shard { shape: vec![3, 4], start }));
+        let [a, b] = [7, 6].map(|start| TensorSpec { shard: shard(start), ..parameter("a", 5, "") });
+        assert!(wrong(&[cast("a"), a.clone()]).contains("its shard None"));
+        let derived = TensorSpec { shard: shard(7), ..cast("a") };
+        assert!(wrong(&[derived.clone(), b]).contains("its shard"));
+        assert_eq!(wrong(&[derived, a]), "");
+    }
+
+    #[test]
+    fn shards_lie_within_their_wholes() {
+        let wrong = |dtype, own: u64, whole: &[u64], start| {
+            let shard = Some(Box::new(Shard { shape: whole.to_vec(), start }));
+            let spec = TensorSpec { shard, dtype, ..parameter("a", own, "") };
+            Layout::new(&[spec]).err().map(|wrong| wrong.what).unwrap_or_default()
+        };
+        assert_eq!(wrong(Dtype::U8, 5, &[3, 4], 7), "");
+        assert_eq!(wrong(Dtype::U8, 0, &[3, 4], 12), "");
+        assert_eq!(wrong(Dtype::U8, 0, &[3, 0], 0), "");
+        assert!(wrong(Dtype::U8, 5, &[3, 4], 8).contains("not within"));
+        assert!(wrong(Dtype::U8, 5, &[3, 4], u64::MAX - 2).contains("not within"));
+        assert!(wrong(Dtype::U8, 5, &[1 << 33, 1 << 33], 0).contains("whole number"));
+        assert!(wrong(Dtype::F64, 5, &[1 << 59], 0).contains("whole number"), "its bits overflow");
+        assert!(wrong(Dtype::U8, 5, &[1; DIMENSIONS_MAX + 1], 0).contains("dimensions"));
+        assert!(wrong(Dtype::F4, 2, &[4], 1).contains("begin with a byte"));
+        assert_eq!(wrong(Dtype::F4, 2, &[4], 2), "");
     }
 }

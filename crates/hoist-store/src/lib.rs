@@ -69,7 +69,7 @@ pub use safetensors::{ModelFiles, SHARD_BYTES_DEFAULT, export_safetensors, group
 pub use scalars::{SCALARS_BYTES_MAX, Scalars};
 pub use snapshot::Epoch;
 pub use space::Space;
-pub use spec::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
+pub use spec::{Life, RunId, RunInfo, Shard, Span, TensorId, TensorInfo, TensorSpec};
 pub use store::{DirectoryInfo, NOTE_BYTES_MAX, Store, StoreEvent};
 pub use verify::{BadBlock, VerifyReport, verify, verify_parts, verify_touched};
 

@@ -6,10 +6,10 @@ use crate::contents::{Contents, NoteValue, RunBytes, blocks_of};
 use crate::free_space::EXTENT_ALIGN_BYTES;
 use crate::history::{History, PastNote, PastSpan};
 use crate::sources::{Sources, Touched};
-use crate::{Life, RunId, RunInfo, Span, TensorId, TensorInfo, TensorSpec};
+use crate::{Life, RunId, RunInfo, Shard, Span, TensorId, TensorInfo, TensorSpec};
 use hoist_format::{
     Batch, CHECKSUM_BYTES, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,
-    SnapshotRecord, SpanRecord, TensorRecord, TouchRecord, blocks,
+    ShardRecord, SnapshotRecord, SpanRecord, TensorRecord, TouchRecord, blocks,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +44,9 @@ impl Loader {
         for record in batch.records {
             match record {
                 Record::Header(header) => {
+                    if header.rank >= header.world_size {
+                        return Err(format!("it is rank {} of {}", header.rank, header.world_size));
+                    }
                     self.segments = header.segments.iter().flatten().copied().collect();
                     self.header = Some(header);
                 }
@@ -77,7 +80,7 @@ impl Loader {
     }
 
     fn add_tensor(&mut self, tensor: TensorRecord) -> Result<(), String> {
-        let TensorRecord { name, dtype, shape, run, offset, cast_of, source, shard: _ } = tensor;
+        let TensorRecord { name, dtype, shape, run, offset, cast_of, source, shard } = tensor;
         let id = TensorId(self.tensors.len() as u32);
         let Some(record) = self.runs.get(run as usize) else {
             return Err(format!("tensor {name:?} in run {run} of {}", self.runs.len()));
@@ -104,7 +107,11 @@ impl Loader {
             }
             (life, _) => return Err(format!("tensor {name:?} is {} with source {cast_of:?}", life.name())),
         };
-        let spec = TensorSpec { name, dtype, shape, class: record.class, life, group: record.group.clone() };
+        let shard = shard.map(|ShardRecord { shape, start }| Box::new(Shard { shape, start }));
+        let checked = shard.iter().try_for_each(|shard| shard.check(dtype, &shape));
+        checked.map_err(|what| format!("tensor {name:?}: {what}"))?;
+        let (class, group) = (record.class, record.group.clone());
+        let spec = TensorSpec { name, dtype, shape, class, life, group, shard };
         self.infos[run as usize].tensors.push(id);
         self.tensors.push(TensorInfo { spec, run: RunId(run), offset, bytes });
         Ok(())
@@ -219,6 +226,10 @@ impl Loader {
         for (id, source) in std::mem::take(&mut self.casts) {
             let from =
                 self.tensors.get(source as usize).ok_or_else(|| format!("a cast of tensor {source}"))?;
+            let cast = &self.tensors[id.0 as usize].spec;
+            if cast.shard != from.spec.shard {
+                return Err(format!("tensor {:?} is not the shard that it is cast of", cast.name));
+            }
             let from = from.spec.name.clone();
             self.tensors[id.0 as usize].spec.life = Life::Derived { from };
         }

@@ -1,5 +1,6 @@
 //! Tensors and the runs that hold them.
 
+use crate::DIMENSIONS_MAX;
 use hoist_format::{Class, Dtype, LifeKind};
 
 /// Whether epochs hold a tensor's bytes.
@@ -28,6 +29,44 @@ impl Life {
     }
 }
 
+/// Which part of a larger tensor a rank has: elements that follow each other in the whole, its last dimension fastest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Shard {
+    /// Dimensions of the whole tensor, the slowest first.
+    pub shape: Vec<u64>,
+    /// The number of the shard's first element in the whole, from 0 on.
+    pub start: u64,
+}
+
+impl Shard {
+    /// What is wrong with it as the place of a tensor of `shape`.
+    pub(crate) fn check(&self, dtype: Dtype, shape: &[u64]) -> Result<(), String> {
+        let Shard { shape: whole, start } = self;
+        if whole.len() > DIMENSIONS_MAX {
+            return Err(format!("its whole has {} dimensions, {DIMENSIONS_MAX} is the most", whole.len()));
+        }
+        let (Some(all), Some(_), Some(own)) = (elements(whole), dtype.bytes(whole), elements(shape)) else {
+            return Err(format!("{whole:?} elements of {dtype} are no whole number of bytes under 2^61"));
+        };
+        if start.checked_add(own).is_none_or(|end| end > all) {
+            return Err(format!("{own} elements from {start} on are not within a whole of {whole:?}"));
+        }
+        // No overflow: the whole's bits have been counted.
+        if !(start * dtype.bits()).is_multiple_of(8) {
+            return Err(format!("element {start} of {dtype} does not begin with a byte"));
+        }
+        Ok(())
+    }
+}
+
+/// How many elements a tensor of `shape` has; `None` when that overflows.
+pub(crate) fn elements(shape: &[u64]) -> Option<u64> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1u64, |product, length| product.checked_mul(*length))
+}
+
 /// A tensor to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -35,7 +74,7 @@ pub struct TensorSpec {
     pub name: String,
     /// Element type.
     pub dtype: Dtype,
-    /// Dimensions, the slowest first; none for a scalar; a zero makes it empty.
+    /// Dimensions of what the store holds, the slowest first; none for a scalar; a zero makes it empty.
     pub shape: Vec<u64>,
     /// What it is for.
     pub class: Class,
@@ -43,6 +82,9 @@ pub struct TensorSpec {
     pub life: Life,
     /// Its layer: small tensors of one group, class and life travel as one bundle.
     pub group: String,
+    /// The place of what the store holds in a tensor that several ranks share; `None`: it is the whole tensor, on one rank
+    /// or on each.
+    pub shard: Option<Box<Shard>>,
 }
 
 impl TensorSpec {
@@ -50,6 +92,18 @@ impl TensorSpec {
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
         self.dtype.bytes(&self.shape)
+    }
+
+    /// Dimensions of the whole tensor: its own where there is no shard.
+    #[must_use]
+    pub fn whole_shape(&self) -> &[u64] {
+        self.shard.as_ref().map_or(&self.shape, |shard| &shard.shape)
+    }
+
+    /// The number of its first element in the whole tensor.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.shard.as_ref().map_or(0, |shard| shard.start)
     }
 }
 

@@ -5,7 +5,8 @@ mod common;
 
 use common::*;
 use hoist_format::{
-    BatchId, Extent, Lifetime, Record, SpanRecord, encode_record, pad_batch, preamble, read_journal,
+    BatchId, Extent, Lifetime, Record, ShardRecord, SpanRecord, encode_record, pad_batch, preamble,
+    read_journal,
 };
 use hoist_store::*;
 use tempfile::tempdir;
@@ -83,6 +84,44 @@ fn a_run_that_is_larger_than_the_store_takes_no_memory() {
         }
         records.push(span_of(vec![extent(0, BLOCK)], None));
     });
+}
+
+#[test]
+fn a_shard_outside_its_whole_and_a_rank_of_none_are_refused() {
+    let shard = |shape: &[u64], start| {
+        let shape = shape.to_vec();
+        move |records: &mut Vec<Record>| {
+            for record in records.iter_mut() {
+                if let Record::Tensors(tensors) = record {
+                    tensors[1].shard = Some(ShardRecord { shape: shape.clone(), start });
+                }
+            }
+        }
+    };
+    let mib = 1 << 20;
+    let wrong = [
+        (vec![mib - 1], 0),
+        (vec![2, mib], mib + 1),
+        (vec![2, mib], u64::MAX),
+        (vec![], 0),
+        (vec![0, mib], 0),
+        (vec![1 << 62], 0),
+        (vec![1 << 33, 1 << 33], 0),
+        (vec![1; 1000], 0),
+    ];
+    for (shape, start) in wrong {
+        assert_damaged(shard(&shape, start));
+    }
+    let opened = open(None, shard(&[2, mib], mib)).unwrap();
+    let right = Shard { shape: vec![2, mib], start: mib };
+    assert_eq!(opened.store.tensors()[1].spec.shard.as_deref(), Some(&right));
+    for (rank, world_size) in [(0, 0), (3, 3)] {
+        assert_damaged(|records| {
+            if let Record::Header(header) = &mut records[0] {
+                (header.rank, header.world_size) = (rank, world_size);
+            }
+        });
+    }
 }
 
 #[test]

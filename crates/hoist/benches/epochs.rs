@@ -37,6 +37,7 @@ impl Trainer {
             class: Class::OptimizerState,
             life: Life::Durable,
             group: format!("{number}"),
+            shard: None,
         };
         let mut config = Config::new(path, HOST_BYTES, DEVICE_BYTES);
         (config.store.durability, config.store.snapshots) = (durability, snapshots);

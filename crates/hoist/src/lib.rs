@@ -16,6 +16,7 @@
 //!     class: Class::Parameter,
 //!     life: Life::Durable,
 //!     group: "layer.0".into(),
+//!     shard: None,
 //! };
 //! let engine = Engine::create(Config::new("/nvme/run1", 512 << 20, 128 << 20), &[weight])?;
 //! let id = engine.tensor("layer.0.weight").expect("it was just created");

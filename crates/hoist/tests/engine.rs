@@ -90,6 +90,7 @@ fn derived_tensors_are_made_again() {
         class: hoist::Class::Parameter,
         life,
         group: "layer.0".into(),
+        shard: None,
     };
     let (f32, bf16) = (hoist::Dtype::F32, hoist::Dtype::BF16);
     let from = |name: &str| Life::Derived { from: name.into() };

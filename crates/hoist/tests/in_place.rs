@@ -95,6 +95,7 @@ fn leases_are_the_models_bytes_and_aligned_and_what_is_written_is_the_stores() {
         class: Class::Parameter,
         life: Life::Durable,
         group: "layer.0".into(),
+        shard: None,
     };
     let engine = Engine::create_over(config(folder.path()), &model, &[adapter]).unwrap();
     for tier in [Tier::Host, Tier::Device] {

@@ -255,6 +255,7 @@ fn derived_tensors_follow_their_sources_back() {
         class: Class::Parameter,
         life,
         group: "layer.0".into(),
+        shard: None,
     };
     let dir = tempfile::tempdir().unwrap();
     let specs = [

@@ -32,6 +32,7 @@ fn tensors() -> Vec<TensorSpec> {
         class: Class::Parameter,
         life,
         group: "layer".into(),
+        shard: None,
     };
     vec![
         tensor("norm", 5000, Life::Durable),

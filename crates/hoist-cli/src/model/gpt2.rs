@@ -139,7 +139,7 @@ fn spec(parameter: &Parameter, array: Array, group: &str) -> TensorSpec {
     };
     let dtype = if array.element_bytes() == 2 { Dtype::BF16 } else { Dtype::F32 };
     let (name, shape) = (format!("{name}{suffix}"), parameter.shape.clone());
-    TensorSpec { name, dtype, shape, class, life, group: group.to_owned() }
+    TensorSpec { name, dtype, shape, class, life, group: group.to_owned(), shard: None }
 }
 
 fn origin(parameter: usize, array: Array, seed: u64) -> Origin {

@@ -141,6 +141,7 @@ mod tests {
                     class: Class::Parameter,
                     life: Life::Durable,
                     group,
+                    shard: None,
                 },
                 bytes,
             })

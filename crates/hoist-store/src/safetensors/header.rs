@@ -78,7 +78,15 @@ fn parse(text: &[u8], data_bytes: u64) -> Result<Header, String> {
         let shape: Vec<u64> = info.shape.iter().map(|length| *length as u64).collect();
         offsets.push(start + info.data_offsets.0 as u64);
         let group = group_of(&name).to_owned();
-        specs.push(TensorSpec { name, dtype, shape, class: Class::Parameter, life: Life::Durable, group });
+        specs.push(TensorSpec {
+            name,
+            dtype,
+            shape,
+            class: Class::Parameter,
+            life: Life::Durable,
+            group,
+            shard: None,
+        });
     }
     let metadata = header.metadata().as_ref().map(|map| map.clone().into_iter().collect());
     Ok(Header { specs, offsets, metadata })
@@ -171,7 +179,7 @@ mod tests {
         fn a_header_that_is_cut_or_changed_is_refused_or_parsed(cut in any::<prop::sample::Index>(), byte in any::<u8>()) {
             let spec = |name: &str| TensorSpec {
                 name: name.into(), dtype: Dtype::F32, shape: vec![2, 3], class: Class::Parameter,
-                life: Life::Durable, group: String::new(),
+                life: Life::Durable, group: String::new(), shard: None,
             };
             let specs = [spec("a.\"0"), spec("b")];
             let text = build(None, specs.iter().map(|spec| (spec, 24))).unwrap().split_off(8);

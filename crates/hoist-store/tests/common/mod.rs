@@ -27,6 +27,7 @@ pub fn spec(name: &str, bytes: u64, life: Life) -> TensorSpec {
         class: Class::Parameter,
         life,
         group: "layer.0".into(),
+        shard: None,
     }
 }
 

@@ -71,7 +71,15 @@ pub fn config(dir: &Path, host_bytes: u64, device_bytes: u64, page_bytes: usize)
 
 pub fn tensor(name: &str, bytes: u64, life: Life, group: &str) -> TensorSpec {
     let class = if life == Life::Scratch { Class::Gradient } else { Class::Parameter };
-    TensorSpec { name: name.into(), dtype: Dtype::U8, shape: vec![bytes], class, life, group: group.into() }
+    TensorSpec {
+        name: name.into(),
+        dtype: Dtype::U8,
+        shape: vec![bytes],
+        class,
+        life,
+        group: group.into(),
+        shard: None,
+    }
 }
 
 /// A training step over `layers` layers: forward and backward on the device, the optimizer on the
