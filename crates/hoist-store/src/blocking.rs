@@ -16,7 +16,7 @@ const CHUNK_BYTES_MAX: u64 = 16 << 20;
 
 /// A store with its completions: `hoist import`, `export`, `verify`, `ls` and tests use it.
 pub struct BlockingStore {
-    store: Store,
+    pub(crate) store: Store,
     slab: Arc<Slab>,
     /// What of it the store's threads leave.
     pages: usize,
@@ -65,6 +65,24 @@ impl BlockingStore {
     pub fn open(config: &Config, io: &hoist_io::Config, slab: &Arc<Slab>) -> Result<BlockingStore, Error> {
         let (deliver, completions) = channel();
         Ok(BlockingStore::new(Store::open(config, io, slab, deliver)?, slab, completions))
+    }
+
+    /// See [`Store::open_shared`].
+    ///
+    /// # Errors
+    /// Those of [`Store::open_shared`].
+    pub fn open_shared(
+        config: &Config,
+        io: &hoist_io::Config,
+        slab: &Arc<Slab>,
+    ) -> Result<BlockingStore, Error> {
+        let (deliver, completions) = channel();
+        Ok(BlockingStore::new(Store::open_shared(config, io, slab, deliver)?, slab, completions))
+    }
+
+    /// Leaves half of what is free of the slab to another store that is used in turns with this one.
+    pub(crate) fn share_slab(&mut self) {
+        self.pages = self.slab.pages_free() / 2;
     }
 
     fn new(store: Store, slab: &Arc<Slab>, completions: Receiver<Completion>) -> BlockingStore {
@@ -187,12 +205,20 @@ impl BlockingStore {
     /// # Errors
     /// Those of the writes and of [`Store::commit`].
     pub fn commit(&mut self) -> Result<u64, Error> {
+        self.commit_with(&Scalars::default())
+    }
+
+    /// The same, with what is kept of a step.
+    ///
+    /// # Errors
+    /// Those of [`BlockingStore::commit`].
+    pub fn commit_with(&mut self, scalars: &Scalars) -> Result<u64, Error> {
         self.finish_writes()?;
-        let epoch = self.store.commit(&Scalars::default())?;
+        let epoch = self.store.commit(scalars)?;
         if self.store.commits() { self.wait_for_record().map(|()| epoch) } else { Ok(epoch) }
     }
 
-    fn wait_for_record(&mut self) -> Result<(), Error> {
+    pub(crate) fn wait_for_record(&mut self) -> Result<(), Error> {
         match self.event()? {
             StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result } => result,
             other => unreachable!("a commit was waited for and {other:?} came"),

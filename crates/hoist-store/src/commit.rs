@@ -6,6 +6,7 @@ use crate::history::{Deleted, PREVIOUS};
 use crate::journal::image_buffer;
 use crate::rollback::Retract;
 use crate::segments::Segment;
+use crate::shared::ReadOnly;
 use crate::sources::Touched;
 use crate::stages::Stage;
 use crate::{Durability, Error, Scalars, Span, Store};
@@ -80,12 +81,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotYet`] when a commit or a durable write is under way, or when one failed and was not made good;
-    /// [`Error::Poisoned`] after a failed commit; [`Error::Memory`]. None of these changes anything.
+    /// [`Error::Poisoned`] after a failed commit; [`Error::ReadAlone`]; [`Error::Memory`]. None of these changes anything.
     pub fn commit(&mut self, scalars: &Scalars) -> Result<u64, Error> {
         scalars.check()?;
         if !self.commits() {
-            if self.read_only.is_some() {
-                return Ok(self.epoch.number);
+            match &self.read_only {
+                Some(ReadOnly::Snapshot(_)) => return Ok(self.epoch.number),
+                Some(why) => return Err(why.error()),
+                None => {}
             }
             self.scalars = Some(scalars.clone());
             return Ok(self.epoch.number + 1);
@@ -99,7 +102,7 @@ impl Store {
     }
 
     /// Whether each [`Store::commit`] makes an epoch, which ends with an event: at durability `step`, unless the store is
-    /// open at a snapshot.
+    /// open at a snapshot, or to be read.
     #[must_use]
     pub fn commits(&self) -> bool {
         self.durability == Durability::Step && self.read_only.is_none()

@@ -10,6 +10,7 @@ use crate::growth::{Growth, Rooms};
 use crate::history::History;
 use crate::in_place::open_sources;
 use crate::journal;
+use crate::lock::Holders;
 use crate::open::{Threads, check};
 use crate::safetensors::METADATA_NOTE;
 use crate::segments;
@@ -44,7 +45,7 @@ where
     for (place, path) in config.nvme_path.iter().enumerate() {
         let made: Vec<_> = path.ancestors().take_while(|folder| !folder.exists()).collect();
         [manifest(path), data(path)].iter().try_for_each(|folder| make_folder(folder))?;
-        let directory = threads.open(path, place, &switch)?;
+        let directory = threads.open((path, Holders::One), place, &switch)?;
         sync_names(&directory, &made)?;
         let written = |name| std::fs::metadata(manifest(path).join(name)).is_ok_and(|file| file.len() > 0);
         if JOURNAL_NAMES.iter().any(written) {

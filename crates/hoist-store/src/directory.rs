@@ -70,9 +70,14 @@ impl Journals {
 }
 
 impl Directory {
-    /// Opens a file of the directory for direct I/O.
+    /// Opens a file of the directory for direct I/O; where others read, to be read, and never made.
     pub fn open_file(&self, path: PathBuf, create: bool) -> Result<(FileId, u64), Error> {
-        let reply = self.io.file(FileOp::Open { path, create, direct: true })?;
+        let op = if self.lock.is_shared() {
+            FileOp::OpenRead { path }
+        } else {
+            FileOp::Open { path, create, direct: true }
+        };
+        let reply = self.io.file(op)?;
         Ok((reply.file(), reply.length_bytes()))
     }
 

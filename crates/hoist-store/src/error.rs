@@ -29,6 +29,12 @@ pub enum Error {
         /// The process that wrote the lock file; "unknown" when it could not be read.
         pid: String,
     },
+    /// Somebody reads the store, and another opener was to write it.
+    #[error("{} is being read: wait until all readers have closed it", .directory.display())]
+    BeingRead {
+        /// The directory whose lock is shared.
+        directory: PathBuf,
+    },
     /// A store is there already.
     #[error("{} holds a store already: open it, choose another directory, or remove this one", .directory.display())]
     Exists {
@@ -142,6 +148,9 @@ pub enum Error {
         /// Its name.
         snapshot: String,
     },
+    /// The store is open beside other readers.
+    #[error("the store is open to be read alone: open it without sharing it to write")]
+    ReadAlone,
     /// The store is another rank's.
     #[error("the store is rank {} of {}'s, and rank {} of {} was to open it: check store.rank and store.world_size",
         .found.0, .found.1, .asked.0, .asked.1)]

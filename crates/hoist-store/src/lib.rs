@@ -41,6 +41,7 @@ mod rollback;
 mod safetensors;
 mod scalars;
 mod segments;
+mod shared;
 mod shares;
 mod snapshot;
 mod sources;

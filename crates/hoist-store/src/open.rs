@@ -9,8 +9,9 @@ use crate::history::History;
 use crate::in_place::open_sources;
 use crate::journal::{self, Copy};
 use crate::loader::Loader;
-use crate::lock::Lock;
+use crate::lock::{Holders, Lock};
 use crate::segments::Segment;
+use crate::shared::ReadOnly;
 use crate::shares::Shares;
 use crate::spread::Spread;
 use crate::store::{Drives, Durable};
@@ -40,8 +41,13 @@ pub(crate) fn starter(
 }
 
 impl<D: Fn(Completion) + Send + Clone + 'static> Threads<'_, D> {
-    pub fn open(&self, path: &Path, place: usize, switch: &Switch) -> Result<Directory, Error> {
-        let lock = Lock::take(path)?;
+    pub fn open(
+        &self,
+        (path, holders): (&Path, Holders),
+        place: usize,
+        switch: &Switch,
+    ) -> Result<Directory, Error> {
+        let lock = Lock::take(path, holders)?;
         let io = (self.start)(place, Box::new(switch.deliver_to(self.deliver.clone())))?;
         Ok(Directory {
             path: path.to_owned(),
@@ -58,8 +64,8 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
     if problems.is_empty() { Ok(()) } else { Err(Error::Config(problems)) }
 }
 
-/// See [`Store::open`].
-pub(crate) fn open<D>(config: &Config, threads: &Threads<'_, D>) -> Result<Store, Error>
+/// See [`Store::open`] and [`Store::open_shared`].
+pub(crate) fn open<D>(config: &Config, threads: &Threads<'_, D>, holders: Holders) -> Result<Store, Error>
 where
     D: Fn(Completion) + Send + Clone + 'static,
 {
@@ -73,7 +79,7 @@ where
                 what: "it has no folder \"manifest\"".into(),
             });
         }
-        let directory = threads.open(path, place, &switch)?;
+        let directory = threads.open((path, holders), place, &switch)?;
         let copy = journal::read(&directory, &mut switch)?;
         copies.push((directory, copy));
     }
@@ -92,19 +98,30 @@ where
     }
     let shares = take_up_space(&mut copies, &segments, &contents, &history)?;
     let mut spread = Spread::new(copies.len());
-    let image = Image { contents: &contents, history: &history, epoch: &epoch, batch };
-    let directories = take_up_journals(copies, &header, &image, (&mut spread, &mut switch))?;
+    let directories = match holders {
+        // They stay as they are, behind or torn: what they say was found.
+        Holders::Readers => copies.into_iter().map(|(directory, _)| directory).collect(),
+        Holders::One => {
+            let image = Image { contents: &contents, history: &history, epoch: &epoch, batch };
+            take_up_journals(copies, &header, &image, (&mut spread, &mut switch))?
+        }
+    };
     let durable = Durable { contents, history, shares, epoch, batch };
     let sources = open_sources(&durable.contents.layout.sources.files, threads, directories.len(), &switch)?;
     let drives = Drives { directories, segments, spread, sources };
     let mut store = Store::new(config, header, durable, drives, switch);
-    if let Some(epoch) = config.epoch {
-        store.start_at(epoch)?;
+    match (config.epoch, holders) {
+        (Some(epoch), Holders::One) => store.start_at(epoch)?,
+        (Some(epoch), Holders::Readers) => store.look_at(epoch)?,
+        (None, _) => {}
     }
     if let Some(name) = &config.snapshot {
         store.epoch = store.history.snapshot(name)?.clone();
         store.contents = store.history.contents_at(&store.contents, store.epoch.batch);
-        store.read_only = Some(name.clone());
+        store.read_only = Some(ReadOnly::Snapshot(name.clone()));
+    }
+    if holders == Holders::Readers {
+        store.read_only = Some(ReadOnly::Shared);
     }
     Ok(store)
 }

@@ -2,6 +2,7 @@
 
 use crate::free_space::occupied;
 use crate::location::UNCOMMITTED;
+use crate::shared::ReadOnly;
 use crate::spread::STRIPE_BYTES;
 use crate::transfer::{Kind, Pending};
 use crate::{Durability, Error, Span, Store};
@@ -34,8 +35,9 @@ impl Store {
         if let Some(cause) = self.poisoned.clone().filter(|_| durable) {
             return Err(Error::Poisoned { cause });
         }
-        if let Some(snapshot) = self.read_only.clone().filter(|_| durable) {
-            return Err(Error::ReadOnly { snapshot });
+        // At a snapshot scratch is written as ever; beside other readers its space is theirs as much.
+        if let Some(why) = self.read_only.as_ref().filter(|why| durable || **why == ReadOnly::Shared) {
+            return Err(why.error());
         }
         if durable && !self.may_overwrite(span) {
             match self.allocate(span, span.bytes, &[]) {

@@ -2,7 +2,7 @@
 
 use crate::commit::Purpose;
 use crate::history::PREVIOUS;
-use crate::{Error, Store, StoreEvent};
+use crate::{BlockingStore, Error, Store, StoreEvent};
 
 impl Store {
     /// Says that all ranks have made `epoch`, the newest, durable: the one before it is kept no more. Ends with
@@ -32,7 +32,11 @@ impl Store {
     /// all ranks have is where they go on together.
     #[must_use]
     pub fn epochs(&self) -> Vec<u64> {
-        self.history.previous().into_iter().chain([&self.epoch]).map(|epoch| epoch.number).collect()
+        let mut epochs: Vec<_> =
+            self.history.previous().into_iter().chain([&self.epoch]).map(|epoch| epoch.number).collect();
+        // Open to be read at the one before the newest, the store shows that one alone.
+        epochs.dedup();
+        epochs
     }
 
     /// Goes on at an epoch of [`Store::epochs`]; waits.
@@ -62,5 +66,19 @@ impl Store {
                 return result;
             }
         }
+    }
+}
+
+impl BlockingStore {
+    /// Says that all ranks have made `epoch` durable, and waits; see [`Store::finalize`].
+    ///
+    /// # Errors
+    /// Those of [`Store::finalize`].
+    pub fn finalize(&mut self, epoch: u64) -> Result<bool, Error> {
+        let recorded = self.store.finalize(epoch)?;
+        if recorded {
+            self.wait_for_record()?;
+        }
+        Ok(recorded)
     }
 }

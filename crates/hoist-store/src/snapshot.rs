@@ -151,18 +151,4 @@ impl Store {
             }
         }
     }
-
-    /// The snapshot that the store is open at, if it is: then nothing durable is written.
-    #[must_use]
-    pub fn read_only(&self) -> Option<&str> {
-        self.read_only.as_deref()
-    }
-
-    /// Whether the store takes durable writes, snapshots and notes.
-    pub(crate) fn check_writable(&self) -> Result<(), Error> {
-        match &self.read_only {
-            Some(snapshot) => Err(Error::ReadOnly { snapshot: snapshot.clone() }),
-            None => Ok(()),
-        }
-    }
 }

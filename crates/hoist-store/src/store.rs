@@ -7,9 +7,11 @@ use crate::contents::Contents;
 use crate::create;
 use crate::directory::Directory;
 use crate::history::History;
+use crate::lock::Holders;
 use crate::open::{self, Deliver, Threads};
 use crate::rollback::Retract;
 use crate::segments::Segment;
+use crate::shared::ReadOnly;
 use crate::shares::Shares;
 use crate::sources::{OpenSources, Touched};
 use crate::spread::Spread;
@@ -76,8 +78,8 @@ pub struct Store {
     pub(crate) epoch: EpochRecord,
     /// The newest durable batch of the journals.
     pub(crate) batch: u64,
-    /// The snapshot that the store is open at.
-    pub(crate) read_only: Option<String>,
+    /// Why nothing durable is written, ever.
+    pub(crate) read_only: Option<ReadOnly>,
     /// What belongs to the next epoch, and, where steps are not committed one by one, what the last one said of itself.
     pub(crate) changes: Changes,
     pub(crate) scalars: Option<Scalars>,
@@ -242,7 +244,7 @@ impl Store {
     where
         D: Fn(Completion) + Send + Clone + 'static,
     {
-        open::open(config, &Threads { start, deliver })
+        open::open(config, &Threads { start, deliver }, Holders::One)
     }
 
     /// All tensors, in order of creation; a [`TensorId`] is a place in it.

@@ -76,6 +76,14 @@ impl Driver {
         Ok(Driver { store, completions, slab: Arc::clone(slab), last_id: 0, committed: Vec::new() })
     }
 
+    /// To be read, beside others.
+    pub fn open_shared(config: &Config, slab: &Arc<Slab>) -> Driver {
+        let (sender, completions) = crossbeam_channel::unbounded();
+        let deliver = move |completion| drop(sender.send(completion));
+        let store = Store::open_shared(config, &hoist_io::Config::default(), slab, deliver).unwrap();
+        Driver { store, completions, slab: Arc::clone(slab), last_id: 0, committed: Vec::new() }
+    }
+
     pub fn open_on(
         config: &Config,
         slab: &Arc<Slab>,
