@@ -1,6 +1,6 @@
 //! What can go wrong with a store.
 
-use crate::{Problem, Span};
+use crate::{Problem, RanksError, Span};
 use std::path::PathBuf;
 
 /// What went wrong, where, and what to do.
@@ -151,6 +151,9 @@ pub enum Error {
     /// The store is open beside other readers.
     #[error("the store is open to be read alone: open it without sharing it to write")]
     ReadAlone,
+    /// The stores of several ranks do not make one whole.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// The store is another rank's.
     #[error("the store is rank {} of {}'s, and rank {} of {} was to open it: check store.rank and store.world_size",
         .found.0, .found.1, .asked.0, .asked.1)]

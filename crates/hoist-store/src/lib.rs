@@ -36,6 +36,7 @@ mod open;
 mod places;
 mod placing;
 mod ranges;
+mod rank_stores;
 mod ranks;
 mod rollback;
 mod safetensors;
@@ -66,6 +67,7 @@ pub use hoist_io::{
 };
 pub use ls::Listed;
 pub use open::Deliver;
+pub use rank_stores::{RankStores, RanksError};
 pub use safetensors::{ModelFiles, SHARD_BYTES_DEFAULT, export_safetensors, group_of, import_safetensors};
 pub use scalars::{SCALARS_BYTES_MAX, Scalars};
 pub use snapshot::Epoch;
