@@ -68,7 +68,7 @@ pub use hoist_memory::Config as HostConfig;
 pub use hoist_plan::{Bandwidths, Bound, Mode, OrderId, Resource, Stalls, Tier};
 pub use hoist_store::{
     BackendChoice, Class, Config as StoreConfig, Deliver, Dtype, Durability, Epoch, IoConfig, IoError,
-    IoThread, Life, Scalars, TensorId, TensorInfo, TensorSpec,
+    IoThread, Life, RankStores, RanksError, Scalars, Shard, TensorId, TensorInfo, TensorSpec,
 };
 pub use lease::Lease;
 pub use open::StartIo;

@@ -1,9 +1,14 @@
-//! What waits until an epoch is final on all ranks: the commit after it, and writes for which the epoch before it has the
-//! space.
+//! Ranks: going on at another number of them, and what waits until an epoch is final on all: the commit after it, and writes
+//! for which the epoch before it has the space.
 
+use std::path::PathBuf;
+
+use hoist_memory::Slab;
 use hoist_plan::{RequestId, UnitId};
-use hoist_store::Error as StoreError;
+use hoist_store::{Error as StoreError, RankStores, TensorSpec};
 
+use crate::config::Config;
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::pipeline::Pipeline;
 
@@ -14,6 +19,34 @@ pub(crate) struct UntilFinal {
     unpublished: Option<u64>,
     /// Writes that found no space, and what the store said.
     writes: Vec<(RequestId, UnitId, StoreError)>,
+}
+
+impl Engine {
+    /// Goes on at another number of ranks: makes the store of rank `config.store.rank` of `config.store.world_size` from
+    /// those of all ranks there were, and an engine on it. `from` are the directories of each old rank, in any order;
+    /// their stores are only read, beside the other new ranks that read them, at the newest epoch that all have.
+    /// `tensors` are this rank's, with its shards of them ([`crate::Shard`]), of which alone the bytes are read. The
+    /// engine is at epoch 1, with the step of the old ranks and the scalars and notes of the old rank of this number, or
+    /// of rank 0; with several ranks that epoch is final when all have it ([`Engine::finalize`]).
+    ///
+    /// # Errors
+    /// Those of [`Engine::create`], [`RankStores::open`] and [`RankStores::reshard`]: [`Error::Store`] says which ranks are
+    /// missing, or what does not fit. A new store that could not be filled is removed.
+    pub fn reshard(config: Config, from: &[Vec<PathBuf>], tensors: &[TensorSpec]) -> Result<Engine, Error> {
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(Error::Config(problems));
+        }
+        crate::cast::check(tensors.iter())?;
+        {
+            // Gone before the engine takes its own.
+            let slab = Slab::map(&config.host)?;
+            let mut old = RankStores::open(from, &config.io, &slab)?;
+            old.reshard(&config.store, &config.io, &slab, tensors)?.close()?;
+            old.close()?;
+        }
+        Engine::open(config)
+    }
 }
 
 impl Pipeline {

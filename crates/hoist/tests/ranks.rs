@@ -1,4 +1,5 @@
-//! Ranks: an epoch is final when the trainer says so, and what comes after it waits until then.
+//! Ranks: an epoch is final when the trainer says so, and what comes after it waits until then; a run goes on at another
+//! number of them.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
@@ -6,9 +7,9 @@ mod model;
 
 use std::time::Duration;
 
-use hoist::{Config, Engine, Error, Life, Scalars};
+use hoist::{Access, Config, Engine, Error, Life, Mode, Order, Phase, Scalars, Shard, TensorSpec, Tier};
 use model::drive::{LAYERS, NO_PAUSE, assert_holds};
-use model::{MIB, Oracle, config, specs, training};
+use model::{MIB, Oracle, check, config, fill, specs, tensor, training};
 
 fn rank(dir: &std::path::Path) -> Config {
     let mut config = config(dir, 8 * MIB, 4 * MIB, 65536);
@@ -83,4 +84,73 @@ fn nothing_waits_for_an_epoch_that_nobody_can_make_final_any_more() {
     let mut config = rank(dir.path());
     config.store.epoch = Some(1);
     assert_eq!(Engine::open(config).unwrap().epochs().unwrap(), [0, 1]);
+}
+
+/// Elements of the whole of "w", a byte each.
+const WHOLE: u64 = 3 * MIB + 5;
+
+/// A shard of "w", and all of "step".
+fn shards(rank: u64, ranks: u64) -> (u64, Vec<TensorSpec>) {
+    let (from, to) = (WHOLE * rank / ranks, WHOLE * (rank + 1) / ranks);
+    let shard = Some(Box::new(Shard { shape: vec![WHOLE], start: from }));
+    let own = TensorSpec { shard, ..tensor("w", to - from, Life::Durable, "0") };
+    (from, vec![own, tensor("step", 100, Life::Durable, "0")])
+}
+
+/// A step that reads what was written, and writes the next version.
+fn step(engine: &Engine, from: u64, version: u64) {
+    let uses = |mode| {
+        engine.tensors().iter().zip(0..).map(|(_, id)| engine.whole(hoist::TensorId(id), mode)).collect()
+    };
+    let mode = if version == 1 { Mode::Overwrite } else { Mode::Update };
+    let access = Access::new("all", Phase::Optimizer, Tier::Host, uses(mode));
+    let id = engine.declare(Order { accesses: vec![access] }).unwrap();
+    engine.begin_step(id).unwrap();
+    let mut lease = engine.acquire(0).unwrap();
+    for (part, start) in [(0, from), (1, 0)] {
+        let bytes = engine.tensors()[part].bytes;
+        if version > 1 {
+            check(lease.parts(part), part as u32, version - 1, start..start + bytes);
+        }
+        fill(lease.parts_mut(part), part as u32, version, start);
+    }
+    lease.release();
+    engine.commit_step(&Scalars::step(version).with("lr", [7])).unwrap().wait().unwrap();
+}
+
+/// Kills: shards of another place; an epoch that not all have; a new rank without the step and scalars of the old.
+#[test]
+fn two_ranks_go_on_as_three() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |rank: u32, ranks: u32| {
+        let mut config = config(&dir.path().join(format!("{rank}of{ranks}")), 16 * MIB, 4 * MIB, 65536);
+        (config.store.rank, config.store.world_size) = (rank, ranks);
+        config
+    };
+    for rank in 0..2 {
+        let (from, specs) = shards(u64::from(rank), 2);
+        let engine = Engine::create(of(rank, 2), &specs).unwrap();
+        step(&engine, from, 1);
+        engine.finalize(1).unwrap();
+        if rank == 0 {
+            // The other has died before it.
+            step(&engine, from, 2);
+        }
+        engine.close().unwrap();
+    }
+    let old: Vec<_> = (0..2).map(|rank| of(rank, 2).store.nvme_path).collect();
+    let missing = Engine::reshard(of(0, 3), &old[1..], &shards(0, 3).1).err().unwrap().to_string();
+    assert!(missing.contains("missing are 0"), "{missing}");
+    for rank in 0..3 {
+        let (from, specs) = shards(u64::from(rank), 3);
+        let engine = Engine::reshard(of(rank, 3), &old, &specs).unwrap();
+        assert_eq!(
+            (engine.opened_at().number, &engine.opened_at().scalars),
+            (1, &Scalars::step(1).with("lr", [7]))
+        );
+        assert_eq!(engine.tensors()[0].spec, specs[0]);
+        engine.finalize(1).unwrap();
+        step(&engine, from, 2);
+        engine.close().unwrap();
+    }
 }
