@@ -101,6 +101,11 @@ fn it_streams_without_promises_after_a_crash() {
 }
 
 #[test]
+fn it_streams_as_one_of_several_ranks() {
+    train(&["device.budget=6 MiB", "host.budget=17 MiB", "run.seed=5", "store.rank=1", "store.world_size=2"]);
+}
+
+#[test]
 fn it_streams_without_fetching_ahead() {
     train(&["device.budget=4 MiB", "host.budget=20 MiB", "run.seed=3", "prefetch.enabled=false"]);
 }

@@ -28,6 +28,8 @@ pub fn config(config: &Config) -> Result<hoist::Config, Failure> {
                 Durability::None => hoist_store::Durability::None,
             },
             snapshots: config.store.snapshots,
+            rank: config.store.rank,
+            world_size: config.store.world_size,
             ..assumed.store
         },
         io: io(config),

@@ -12,7 +12,7 @@ use super::source::Source;
 use super::summary::{self, Steps};
 use super::trainer::Trainer;
 use super::{bound, engine};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Durability};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::model::{self, Budgets, Workload};
@@ -83,13 +83,17 @@ fn run_in_place(
     let engine = engine::create(hoist::Config { bandwidths, ..engine_config }, &workload.tensors)?;
     let order = bound::with_compute(&engine, &workload.order, bandwidths, config.compute.io_ratio)?;
     let id = bound::declare(&engine, &order)?;
+    // At the other durabilities a step makes no epoch.
+    let finalizes = config.store.world_size > 1 && config.store.durability == Durability::Step;
     let trainer = Trainer {
         engine: &engine,
         workload,
         source,
         interrupt,
         progress: &progress,
-        waits: !config.prefetch.enabled,
+        // What comes after a step has no space until the step is final.
+        waits: !config.prefetch.enabled || finalizes,
+        finalizes,
         commit: None,
         verified_bytes: 0,
         mismatches: 0,

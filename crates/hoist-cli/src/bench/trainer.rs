@@ -26,6 +26,8 @@ pub struct Trainer<'a> {
     /// Whether a step ends only when it is durable, or when its commit has begun: its last bytes are then written
     /// under the next step.
     pub waits: bool,
+    /// Whether the engine must be told that all ranks have a step, which a run by itself need not wait for.
+    pub finalizes: bool,
     /// The commit of the step before.
     pub commit: Option<Commit>,
     /// Bytes compared.
@@ -82,10 +84,10 @@ impl Trainer<'_> {
     /// # Errors
     /// When it cannot be made so.
     pub fn finish(&mut self) -> Result<(), Failure> {
-        let waited = self.commit.take().map_or(Ok(0), Commit::wait);
-        waited
-            .map_err(|error| Failure::work("committing a step", error, "see what hoist verify says"))
-            .map(|_| ())
+        let failed = |error| Failure::work("committing a step", error, "see what hoist verify says");
+        let Some(commit) = self.commit.take() else { return Ok(()) };
+        let epoch = commit.wait().map_err(failed)?;
+        if self.finalizes { self.engine.finalize(epoch).map_err(failed) } else { Ok(()) }
     }
 
     fn use_tensor(

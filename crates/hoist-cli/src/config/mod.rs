@@ -78,6 +78,10 @@ pub struct Store {
     pub durability: Durability,
     /// How many snapshots there is space for.
     pub snapshots: u32,
+    /// Which rank's the store is, from 0 on.
+    pub rank: u32,
+    /// How many ranks there are, each with a store of its own.
+    pub world_size: u32,
 }
 
 /// `store.durability`

@@ -71,12 +71,15 @@ fn device(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Device {
 
 /// Far more than anybody has disks for, each being as large as the model.
 const SNAPSHOTS_MAX: u64 = 1000;
+/// More than the largest training runs have (some 100,000 in 2026).
+const RANKS_MAX: u64 = 1 << 20;
 
 fn store(reader: &mut Reader<'_>) -> Store {
     let right = "a list of directories, such as [\"/mnt/nvme0/hoist\"]";
     if reader.value("store.nvme_path").is_none() {
         reader.problem("store.nvme_path", "is missing", format!("would be right: {right}"));
     }
+    let (rank, world_size) = ranks(reader);
     let durabilities =
         [("step", Durability::Step), ("snapshot", Durability::Snapshot), ("none", Durability::None)];
     Store {
@@ -87,7 +90,25 @@ fn store(reader: &mut Reader<'_>) -> Store {
             .integer("store.snapshots", 0..=SNAPSHOTS_MAX)
             .and_then(|count| u32::try_from(count).ok())
             .unwrap_or(0),
+        rank,
+        world_size,
     }
+}
+
+/// Which rank of how many: one of one, if nothing is said.
+fn ranks(reader: &mut Reader<'_>) -> (u32, u32) {
+    let world_size = reader.integer("store.world_size", 1..=RANKS_MAX);
+    let rank = reader.integer("store.rank", 0..=RANKS_MAX - 1).unwrap_or(0);
+    // A wrong number of ranks is told of by itself: what it should be is not known.
+    let is_known = world_size.is_some() || reader.value("store.world_size").is_none();
+    let world_size = world_size.unwrap_or(1);
+    if is_known && rank >= world_size {
+        let what = format!("rank {rank} of {world_size} is none");
+        let right = "would be right: a number from 0 on, less than store.world_size";
+        reader.problem("store.rank", what, right);
+    }
+    let narrow = |number: u64| u32::try_from(number).unwrap_or(0);
+    (narrow(rank), narrow(world_size))
 }
 
 /// One directory, or a list of different ones.

@@ -80,6 +80,9 @@ fn values_out_of_range_are_problems() {
         ("store.nvme_path=[\"a\", \"a\"]", "store.nvme_path"),
         ("store.keep=perhaps", "store.keep"),
         ("model.kind=gpt3", "model.kind"),
+        ("store.world_size=0", "store.world_size"),
+        ("store.rank=1", "store.rank"),
+        ("store.rank=-1", "store.rank"),
         ("endurance.tbw=600", "endurance.tbw"),
         ("endurance.tbw=0 TB", "endurance.tbw"),
         ("endurance.tbw=[\"600 TB\"]", "endurance.tbw"),
@@ -87,6 +90,19 @@ fn values_out_of_range_are_problems() {
     ] {
         assert_eq!(keys(parse("config", QUICKSTART, &sets(&[set]))), [key], "{set}");
     }
+}
+
+#[test]
+fn a_rank_is_one_of_those_there_are() {
+    let store = |set: &[&str]| parse("config", QUICKSTART, &sets(set)).map(|config| config.store);
+    let ranks = |set: &[&str]| store(set).map(|store| (store.rank, store.world_size)).unwrap();
+    assert_eq!(ranks(&[]), (0, 1));
+    assert_eq!(ranks(&["store.world_size=4"]), (0, 4));
+    assert_eq!(ranks(&["store.rank=3", "store.world_size=4"]), (3, 4));
+    let problems = store(&["store.rank=4", "store.world_size=4"]).expect_err("problems");
+    assert!(problems[0].to_string().contains("rank 4 of 4 is none"), "{}", problems[0]);
+    // Without the number of ranks nobody can say whether it is one of them.
+    assert_eq!(store(&["store.rank=4", "store.world_size=many"]).expect_err("problems").len(), 1);
 }
 
 #[test]
