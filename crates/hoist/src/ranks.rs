@@ -29,6 +29,32 @@ impl Engine {
     /// engine is at epoch 1, with the step of the old ranks and the scalars and notes of the old rank of this number, or
     /// of rank 0; with several ranks that epoch is final when all have it ([`Engine::finalize`]).
     ///
+    /// ```no_run
+    /// # fn main() -> Result<(), hoist::Error> {
+    /// use hoist::{Class, Config, Dtype, Engine, Life, Shard, TensorSpec};
+    ///
+    /// // Two ranks have trained; this is the last of three, with the last third of the rows.
+    /// let old = [vec!["/nvme/old/rank0".into()], vec!["/nvme/old/rank1".into()]];
+    /// let mut config = Config::new("/nvme/new/rank2", 512 << 20, 128 << 20);
+    /// (config.store.rank, config.store.world_size) = (2, 3);
+    /// let rows = TensorSpec {
+    ///     name: "layer.0.weight".into(),
+    ///     dtype: Dtype::F32,
+    ///     shape: vec![1366, 1024],
+    ///     class: Class::Parameter,
+    ///     life: Life::Durable,
+    ///     group: "layer.0".into(),
+    ///     shard: Some(Box::new(Shard { shape: vec![4096, 1024], start: 2730 * 1024 })),
+    /// };
+    /// let engine = Engine::reshard(config, &old, &[rows])?;
+    /// let step = engine.opened_at().scalars.step;
+    /// // When all new ranks are here, by a barrier of the trainer's:
+    /// engine.finalize(1)?;
+    /// # let _ = step;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Engine::create`], [`RankStores::open`] and [`RankStores::reshard`]: [`Error::Store`] says which ranks are
     /// missing, or what does not fit. A new store that could not be filled is removed.
