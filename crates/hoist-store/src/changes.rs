@@ -66,7 +66,11 @@ impl Changes {
         let pieces = self.pieces_before.len() - count;
         if pieces > 0 {
             self.before.push(Before { span: *span, pieces });
-            self.checksums_before.extend_from_slice(&bytes.checksums[blocks_of(span)]);
+            // A run of which only writes in place have failed has places, and no checksums yet.
+            match bytes.checksums.get(blocks_of(span)) {
+                Some(checksums) => self.checksums_before.extend_from_slice(checksums),
+                None => self.checksums_before.resize(self.checksums_before.len() + blocks_of(span).len(), 0),
+            }
         }
     }
 
@@ -141,7 +145,9 @@ impl Changes {
             }
             let blocks = blocks_of(&span);
             let (sums, other_sums) = checksums.split_at(blocks.len());
-            bytes.checksums[blocks].copy_from_slice(sums);
+            if let Some(now) = bytes.checksums.get_mut(blocks) {
+                now.copy_from_slice(sums);
+            }
             (pieces, checksums) = (others, other_sums);
         }
         for (key, before) in self.notes {

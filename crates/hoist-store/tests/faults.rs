@@ -179,6 +179,22 @@ fn closing_says_what_could_not_be_written_and_keeps_the_rest() {
     }
 }
 
+/// Kills: a close that takes the bytes of a run for written because they have a place.
+#[test]
+fn at_none_a_first_write_that_failed_is_none_at_close() {
+    let (directory, slab, faults) = (tempdir().unwrap(), slab(), Faults::new(1));
+    let config = Config { durability: Durability::None, ..config(&[directory.path()]) };
+    let start: &dyn Fn(usize, Deliver) -> _ = &|_, deliver| fault::start(&faults, &slab, deliver);
+    let mut store = Driver::create_on(&config, &slab, start, &[spec("a", BYTES, Life::Durable)]).unwrap();
+    fail(&faults, What::Writes);
+    assert!(is_eio(&store.write(store.whole(0), 1).unwrap_err()));
+    faults.clear();
+    let error = store.store.close().unwrap_err();
+    assert!(matches!(error, Error::Lost { spans: 1, .. }), "{error}");
+    let store = Driver::open(&config, &slab).unwrap();
+    assert!(!store.store.has_bytes(&store.whole(0)));
+}
+
 #[test]
 fn a_store_at_none_is_not_closed_over_a_write_in_flight() {
     let (directory, slab) = (tempdir().unwrap(), slab());

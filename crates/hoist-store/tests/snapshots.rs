@@ -4,18 +4,18 @@
 mod common;
 #[path = "common/fault.rs"]
 mod fault;
+#[path = "common/tables.rs"]
+mod tables;
 
 use common::*;
 use fault::{What, fail};
 use hoist_io::Faults;
 use hoist_store::*;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
+use tables::*;
 use tempfile::tempdir;
-
-/// Bytes of the durable runs: a bundle, one that several directories share, and one whose last block is cut.
-const RUNS: [u64; 3] = [5000, (2 << 20) + 1, 5 * BLOCK - 4095];
 
 /// Bytes of a run that is never written: its space is there for what snapshots keep.
 const SPARE_BYTES: u64 = 8 << 20;
@@ -64,14 +64,6 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The seed of every block of every run, none when it was never written; of the note; and of the step.
-#[derive(Debug, Clone, PartialEq, Default)]
-struct Table {
-    blocks: Vec<Vec<Option<u64>>>,
-    note: Option<u64>,
-    step: u64,
-}
-
 struct Model {
     durability: Durability,
     newest: Table,
@@ -80,72 +72,23 @@ struct Model {
     snapshots: BTreeMap<String, Table>,
 }
 
-/// So long that a few of them fill a journal, which is written anew then.
-fn note(seed: u64) -> Vec<u8> {
-    seed.to_le_bytes().repeat(40_000)
-}
-
-fn check(store: &mut Driver, table: &Table) {
-    for (run, seeds) in table.blocks.iter().enumerate() {
-        for (block, seed) in seeds.iter().enumerate() {
-            let offset = block as u64 * BLOCK;
-            let span = span(run as u32, offset, BLOCK.min(RUNS[run] - offset));
-            match seed {
-                Some(seed) => store.assert_holds(span, *seed),
-                None => assert!(!store.store.has_bytes(&span), "{span} was never written"),
-            }
-        }
-    }
-    assert!(store.store.note("seed") == table.note.map(note).as_deref(), "the note of {:?}", table.note);
-}
-
-/// All space that no epoch uses is free, and no block is kept twice.
-fn check_space(store: &Driver, model: &Model) {
-    let mut used = BTreeSet::new();
-    for table in model.snapshots.values().chain([&model.newest, &model.durable]) {
-        for (run, seeds) in table.blocks.iter().enumerate() {
-            used.extend(seeds.iter().enumerate().filter_map(|(block, seed)| Some((run, block, (*seed)?))));
-        }
-    }
-    let bytes = used.into_iter().map(|(run, block, _)| BLOCK.min(RUNS[run] - block as u64 * BLOCK));
-    let used: u64 = bytes.map(|bytes| bytes.next_multiple_of(4096)).sum();
-    let free: u64 = store.store.directories().map(|one| one.free_bytes).sum();
-    let files = store.store.directories().flat_map(|one| std::fs::read_dir(one.path.join("data")).unwrap());
-    let total: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
-    assert_eq!(total - free, used);
+/// Space as tables have it; and no snapshot is said to keep more for itself than it does.
+fn check_all_space(store: &Driver, model: &Model) {
+    check_space(store, &model.snapshots, &[&model.newest, &model.durable]);
     let space = store.store.space();
-    assert_eq!((space.total_bytes, space.free_bytes), (total, free));
-    assert_eq!(
-        space.total_bytes,
-        space.free_bytes + space.newest_bytes + space.snapshot_bytes + space.passing_bytes
-    );
-    let seeds = |table: &Table, run: usize, block: usize| table.blocks[run][block];
-    let passing = space.passing_bytes > 0;
-    for (name, table) in model.snapshots.iter().filter(|_| !passing) {
-        let others = || {
-            model
-                .snapshots
-                .iter()
-                .filter(|(other, _)| *other != name)
-                .map(|(_, table)| table)
-                .chain([&model.newest])
-        };
-        let all = (0..RUNS.len()).flat_map(|run| (0..table.blocks[run].len()).map(move |block| (run, block)));
-        let alone = all.filter(|(run, block)| {
-            let seed = seeds(table, *run, *block);
-            seed.is_some() && others().all(|other| seeds(other, *run, *block) != seed)
-        });
-        let bytes =
-            alone.map(|(run, block)| BLOCK.min(RUNS[run] - block as u64 * BLOCK).next_multiple_of(4096));
-        assert!(space.by_snapshot[name] <= bytes.sum(), "more is said to be free than will be: {space:?}");
+    if space.passing_bytes > 0 {
+        return;
     }
-}
-
-/// Whether the record that was asked for came to be.
-fn wait(store: &mut Driver) -> bool {
-    match store.any_event() {
-        StoreEvent::Committed { result, .. } | StoreEvent::Recorded { result } => result.is_ok(),
-        other => panic!("{other:?}"),
+    for (name, table) in &model.snapshots {
+        let others = || {
+            let others = model.snapshots.iter().filter(|(other, _)| *other != name);
+            others.map(|(_, table)| table).chain([&model.newest])
+        };
+        let alone = table
+            .written()
+            .filter(|(run, block, seed)| others().all(|other| other.blocks[*run][*block] != Some(*seed)));
+        let bytes = alone.map(|(run, block, _)| occupied((run, block))).sum();
+        assert!(space.by_snapshot[name] <= bytes, "more is said to be free than will be: {space:?}");
     }
 }
 
@@ -201,8 +144,7 @@ impl Model {
 
 fn run(paths: &[&Path], durability: Durability, ops: Vec<Op>) {
     let (config, slab) = (Config { durability, ..config(paths) }, slab());
-    let mut specs: Vec<_> =
-        RUNS.iter().enumerate().map(|(n, bytes)| spec(&n.to_string(), *bytes, Life::Durable)).collect();
+    let mut specs = specs();
     specs.push(spec("spare", SPARE_BYTES, Life::Durable));
     Driver::create(&config, &slab, &specs).unwrap().store.close().unwrap();
     let faults = Faults::new(1);
@@ -210,21 +152,16 @@ fn run(paths: &[&Path], durability: Durability, ops: Vec<Op>) {
         Driver::open_on(config, &slab, &|_, deliver| fault::start(&faults, &slab, deliver)).unwrap()
     };
     let mut store = open(&config);
-    let empty =
-        Table { blocks: RUNS.iter().map(|bytes| vec![None; blocks(*bytes)]).collect(), ..Table::default() };
-    let (newest, durable) = (empty.clone(), empty);
+    let (newest, durable) = (Table::empty(), Table::empty());
     let mut model = Model { durability, newest, epoch: 0, durable, snapshots: BTreeMap::new() };
     let name = |number: u8| format!("snapshot {number}");
     for (seed, op) in ops.into_iter().enumerate() {
         let seed = seed as u64 + 1;
         match op {
             Op::Write { run, first, blocks } => {
-                let offset = (first * BLOCK).min((RUNS[run] - 1) / BLOCK * BLOCK);
-                let span = span(run as u32, offset, (blocks * BLOCK).min(RUNS[run] - offset));
+                let span = blocks_from(run, first, blocks);
                 store.write(span, seed).unwrap();
-                for block in span.offset / BLOCK..span.end().div_ceil(BLOCK) {
-                    model.newest.blocks[run][block as usize] = Some(seed);
-                }
+                model.newest.set(&span, Some(seed));
             }
             Op::Note => {
                 store.store.set_note("seed", note(seed)).unwrap();
@@ -308,7 +245,7 @@ fn run(paths: &[&Path], durability: Durability, ops: Vec<Op>) {
         let names: Vec<_> = store.store.snapshots().map(|(name, _)| name.to_owned()).collect();
         assert_eq!(names, model.snapshots.keys().cloned().collect::<Vec<_>>());
         check(&mut store, &model.newest);
-        check_space(&store, &model);
+        check_all_space(&store, &model);
     }
 }
 
