@@ -182,6 +182,32 @@ fn what_is_there_already_is_refused_and_stays() {
     assert!(matches!(error, Error::InTheWay { .. }), "{error:?}");
 }
 
+/// Kills: space that a killed export costs for ever; anything else that goes.
+#[test]
+fn what_a_killed_export_left_goes_and_nothing_else() {
+    let folder = tempdir().unwrap();
+    let (mut store, _) = imported(folder.path());
+    let exports = folder.path().join("exports");
+    std::fs::create_dir(&exports).unwrap();
+    // Larger than PID_MAX_LIMIT: no process has it.
+    let gone = 4_194_305;
+    let left = ["m.safetensors", "m-00001-of-00009.safetensors", "m.safetensors.index.json"];
+    left.iter().for_each(|name| std::fs::write(exports.join(format!("{name}.{gone}.tmp")), "left").unwrap());
+    let mut others = vec!["m.safetensors.1.tmp".to_owned(), "m.safetensors.tmp".to_owned()];
+    others.extend([format!("m.safetensors.0{gone}.tmp"), format!("m.safetensors.{gone}.tmp.old")]);
+    others.extend(
+        ["m2.safetensors", "m-one-of-00009.safetensors", "m-00001-of-00009.safetensors.index.json"]
+            .map(|name| format!("{name}.{gone}.tmp")),
+    );
+    others.iter().for_each(|name| std::fs::write(exports.join(name), "another's").unwrap());
+    std::fs::create_dir(exports.join(format!("m-00002-of-00009.safetensors.{gone}.tmp"))).unwrap();
+    others.push(format!("m-00002-of-00009.safetensors.{gone}.tmp"));
+    export_safetensors(&mut store, &exports.join("m.safetensors"), SHARD_BYTES_DEFAULT).unwrap();
+    others.push("m.safetensors".to_owned());
+    others.sort();
+    assert_eq!(names_in(&exports), others);
+}
+
 #[test]
 fn an_index_that_cannot_be_written_takes_its_shards_away() {
     let folder = tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! A store into a model's files.
 
 use super::names::Names;
-use super::new_files::{NewFiles, sync_folder_of};
+use super::new_files::{NewFiles, remove_leftovers, sync_folder_of};
 use super::{METADATA_NOTE, header, index, split};
 use crate::blocking::for_overlap;
 use crate::{BlockingStore, Error, LifeKind, Span, Store, TensorId, TensorInfo};
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Writes all durable tensors of the newest epoch, verified, to safetensors files, in order of creation: to `out`, or,
 /// where they have more than `shard_bytes_max` bytes, to shards with an index beside it, which are named after it as
-/// the Hugging Face hub does. The model appears whole or not at all. Gives the files, the index last.
+/// the Hugging Face hub does. The model appears whole or not at all; what an export to this name left that was killed is
+/// removed. Gives the files, the index last.
 ///
 /// # Errors
 /// [`Error::InTheWay`] before anything is written; [`Error::NoBytes`] for a tensor that was never written,
@@ -28,6 +29,7 @@ pub fn export_safetensors(
     let ranges = split::split(&lengths, shard_bytes_max);
     let names = Names::new(out, ranges.len());
     names.check_free()?;
+    remove_leftovers(out, |name| names.have(name));
     let index = match names.are_several() {
         true => Some(index_text(store.store(), &names, &tensors, &ranges)?),
         false => None,

@@ -33,6 +33,20 @@ impl Names {
         Names { files, index: beside(INDEX_SUFFIX), out: out.to_owned() }
     }
 
+    /// Whether a file is called as one of an export to this name is, of however many shards.
+    pub(crate) fn have(&self, name: &OsStr) -> bool {
+        if [&self.out, &self.index].iter().any(|path| path.file_name() == Some(name)) {
+            return true;
+        }
+        let out = self.out.file_name().unwrap_or_default().as_bytes();
+        let stem = out.strip_suffix(SUFFIX.as_bytes()).unwrap_or(out);
+        let middle = name.as_bytes().strip_prefix(stem).and_then(|name| name.strip_suffix(SUFFIX.as_bytes()));
+        let numbers = middle.and_then(|middle| std::str::from_utf8(middle).ok()?.strip_prefix('-'));
+        let numbers = numbers.and_then(|numbers| numbers.split_once("-of-"));
+        let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+        numbers.is_some_and(|(number, count)| is_number(number) && is_number(count))
+    }
+
     /// Whether there is an index to write.
     pub(crate) fn are_several(&self) -> bool {
         self.files.len() > 1
