@@ -46,14 +46,35 @@ pub fn pad_batch(out: &mut Vec<u8>) {
 }
 
 /// Records that hold together or not at all.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Batch {
+#[derive(Debug)]
+pub struct Batch<'a> {
     /// Its number, one more than that of the batch before it, and the attempt that wrote it.
     pub id: BatchId,
-    /// Its records, in order, without the closing one.
-    pub records: Vec<Record>,
     /// The closing record: the newest epoch.
     pub epoch: EpochRecord,
+    /// The frames of its other records, all of which can be decoded.
+    frames: &'a [u8],
+}
+
+impl Batch<'_> {
+    /// Its records, in order, without the closing one. Each is decoded when it is asked for: those of a large store at once
+    /// take more memory than the store, and what they leave of the heap is in pieces.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let mut frames = self.frames;
+        std::iter::from_fn(move || {
+            let (_, record, rest) = read_record(frames)?;
+            frames = rest;
+            Some(record)
+        })
+    }
+}
+
+/// The first frame, its record, and what is behind it.
+fn read_record(bytes: &[u8]) -> Option<(frame::Frame<'_>, Record, &[u8])> {
+    let frame = frame::read_frame(bytes).ok()?;
+    let record = codec::decode(frame.payload).ok()?;
+    let rest = &bytes[frame::FRAME_HEAD_BYTES + frame.payload.len()..];
+    Some((frame, record, rest))
 }
 
 /// Where the valid part of a journal ends.
@@ -71,7 +92,7 @@ pub struct Tail {
 ///
 /// # Errors
 /// No preamble, or one of another version. Bytes behind it never give an error: they end the valid part.
-pub fn read_journal(bytes: &[u8], mut visit: impl FnMut(Batch)) -> (Result<(), Error>, Tail) {
+pub fn read_journal(bytes: &[u8], mut visit: impl FnMut(Batch<'_>)) -> (Result<(), Error>, Tail) {
     let checked = check_preamble(bytes);
     let mut tail = Tail { bytes: JOURNAL_ALIGN_BYTES, newest_seen: None };
     let mut last = None;
@@ -89,19 +110,19 @@ pub fn read_journal(bytes: &[u8], mut visit: impl FnMut(Batch)) -> (Result<(), E
 }
 
 /// The batch at `start`, which must follow batch `last`, and where the next one starts.
-fn read_batch(bytes: &[u8], start: usize, last: Option<u64>) -> Option<(Batch, usize)> {
+fn read_batch(bytes: &[u8], start: usize, last: Option<u64>) -> Option<(Batch<'_>, usize)> {
     let mut at = start;
-    let (mut id, mut records) = (None, Vec::new());
-    loop {
-        let frame = frame::read_frame(bytes.get(at..)?).ok()?;
-        at += frame::FRAME_HEAD_BYTES + frame.payload.len();
+    let mut id = None;
+    for number in 0.. {
+        let (frame, record, rest) = read_record(bytes.get(at..)?)?;
+        let frames = &bytes[start..at];
+        at = bytes.len() - rest.len();
         let id = *id.get_or_insert(frame.batch);
         let consecutive = last.is_none_or(|last| last.checked_add(1) == Some(id.number));
-        if frame.batch != id || frame.number as usize != records.len() || !consecutive {
+        if frame.batch != id || frame.number != number || !consecutive {
             return None;
         }
-        let record = codec::decode(frame.payload).ok()?;
-        let first = last.is_none() && records.is_empty();
+        let first = last.is_none() && number == 0;
         if matches!(record, Record::Header(_)) != first {
             return None;
         }
@@ -109,10 +130,10 @@ fn read_batch(bytes: &[u8], start: usize, last: Option<u64>) -> Option<(Batch, u
             let end = at.next_multiple_of(JOURNAL_ALIGN_BYTES);
             let padding = bytes.get(at..end)?;
             let whole = epoch.batch <= id.number && padding.iter().all(|byte| *byte == 0);
-            return whole.then_some((Batch { id, records, epoch }, end));
+            return whole.then_some((Batch { id, epoch, frames }, end));
         }
-        records.push(record);
     }
+    None
 }
 
 #[cfg(test)]

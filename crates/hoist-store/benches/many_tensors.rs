@@ -10,18 +10,19 @@ use std::time::Instant;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// As many small tensors share a layer: a mixture of experts has some hundreds.
+/// As many small tensors share a layer, unless the call says another number: a mixture of experts has some hundreds. With
+/// one, each tensor has a run of its own, as large ones do.
 const LAYER_TENSORS: usize = 200;
 
 /// Names as models have them, elements as biases have them.
-fn specs(count: usize) -> Vec<TensorSpec> {
+fn specs(count: usize, layer_tensors: usize) -> Vec<TensorSpec> {
     let spec = |number: usize| TensorSpec {
-        name: format!("model.layers.{}.experts.{}.bias", number / LAYER_TENSORS, number % LAYER_TENSORS),
+        name: format!("model.layers.{}.experts.{}.bias", number / layer_tensors, number % layer_tensors),
         dtype: Dtype::BF16,
         shape: vec![128],
         class: Class::Parameter,
         life: Life::Durable,
-        group: format!("model.layers.{}", number / LAYER_TENSORS),
+        group: format!("model.layers.{}", number / layer_tensors),
         shard: None,
     };
     (0..count).map(spec).collect()
@@ -56,10 +57,9 @@ fn fill(store: &mut BlockingStore, seed: u8) -> Result<(), Error> {
 }
 
 /// Makes the store.
-fn create(config: &Config, count: usize) -> Result<(), Failure> {
-    let specs = specs(count);
+fn create(config: &Config, specs: &[TensorSpec]) -> Result<(), Failure> {
     let (io, slab) = (hoist_io::Config::default(), slab()?);
-    let mut store = timed("create", || BlockingStore::create(config, &io, &slab, &specs))?;
+    let mut store = timed("create", || BlockingStore::create(config, &io, &slab, specs))?;
     timed("write", || fill(&mut store, 1))?;
     timed("commit", || store.commit())?;
     timed("close", || store.close())
@@ -87,10 +87,11 @@ fn main() -> Result<(), Failure> {
     let config = |path: &Path| Config { nvme_path: vec![path.join("store")], ..Config::default() };
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [path, "open"] => open(&config(Path::new(path))),
-        [path, ref count @ ..] => {
-            let count = count.first().map_or(Ok(1_000_000), |count| count.parse())?;
+        [path, ref numbers @ ..] => {
+            let number = |at: usize, or| numbers.get(at).map_or(Ok(or), |number: &&str| number.parse());
+            let (count, layer_tensors) = (number(0, 1_000_000)?, number(1, LAYER_TENSORS)?);
             let directory = tempfile::tempdir_in(path)?;
-            create(&config(directory.path()), count)?;
+            create(&config(directory.path()), &specs(count, layer_tensors))?;
             let mut again = std::process::Command::new(std::env::current_exe()?);
             let ended = again.arg(directory.path()).arg("open").status()?;
             if ended.success() { Ok(()) } else { Err(format!("opening it ended with {ended}").into()) }

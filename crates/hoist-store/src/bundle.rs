@@ -1,5 +1,6 @@
 //! Lays tensors out in runs. Pure: the same tensors give the same runs.
 
+use crate::few::Few;
 use crate::sources::Sources;
 use crate::{Life, RunId, RunInfo, TensorId, TensorInfo, TensorSpec};
 use hoist_format::{Class, LifeKind, SourcePlace, SourceRecord};
@@ -113,7 +114,7 @@ impl Layout {
     fn add_run(&mut self, spec: &TensorSpec) -> RunId {
         let run = RunId(self.runs.len() as u32);
         let (class, life) = (spec.class, spec.life.kind());
-        self.runs.push(RunInfo { bytes: 0, class, life, tensors: Vec::new() });
+        self.runs.push(RunInfo { bytes: 0, class, life, tensors: Few::default() });
         run
     }
 
@@ -213,7 +214,7 @@ mod tests {
             [(0, 0, 100), (1, 0, 1 << 20), (0, 256, 300), (2, 0, 7), (3, 0, 8), (4, 0, 9), (0, 768, 0)]
         );
         assert_eq!(layout.runs[0].bytes, 768);
-        assert_eq!(layout.runs[0].tensors, [TensorId(0), TensorId(2), TensorId(6)]);
+        assert_eq!(layout.runs[0].tensors[..], [TensorId(0), TensorId(2), TensorId(6)]);
         assert_eq!(layout.find("b"), Some(TensorId(2)));
         assert_eq!(layout.find("c"), None);
     }

@@ -1,6 +1,7 @@
 //! What a store holds: tensors, runs, the places and checksums of their bytes, notes.
 
 use crate::bundle::Layout;
+use crate::few::Few;
 use crate::location::{Locations, UNCOMMITTED};
 use crate::sources::Touched;
 use crate::{Error, RunId, RunInfo, Span, TensorId};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 pub(crate) struct RunBytes {
     pub locations: Locations,
     /// One per block of the run once anything of it was written, else empty.
-    pub checksums: Vec<u64>,
+    pub checksums: Few<u64>,
 }
 
 /// What a note says, and the batch that told of it first.
@@ -106,7 +107,7 @@ impl Contents {
             None => bytes.locations.set_valid(span.offset, span.end(), true),
         }
         if bytes.checksums.is_empty() {
-            bytes.checksums = vec![0; run_blocks];
+            bytes.checksums = Few::of(0, run_blocks);
         }
         bytes.checksums[blocks_of(span)].copy_from_slice(checksums);
     }

@@ -1,6 +1,7 @@
 //! What older epochs have that the newest has not: kept as long as a snapshot needs it.
 
 use crate::contents::{Contents, NoteValue, blocks_of};
+use crate::few::Few;
 use crate::location::{Locations, Piece};
 use crate::{Error, RunId, Span};
 use hoist_format::{EpochRecord, Extent};
@@ -152,7 +153,9 @@ impl History {
         for past in self.spans.iter().filter(|past| lived(past.born, past.died)) {
             let run_bytes = now.run(&past.span).bytes;
             let checksums = &mut then.bytes[past.span.run.0 as usize].checksums;
-            checksums.resize(hoist_format::blocks(run_bytes), 0);
+            if checksums.is_empty() {
+                *checksums = Few::of(0, hoist_format::blocks(run_bytes));
+            }
             checksums[blocks_of(&past.span)].copy_from_slice(&past.checksums);
             let mut offset = past.span.offset;
             pieces.entry(past.span.run).or_default().extend(past.extents.iter().map(|extent| {

@@ -22,6 +22,7 @@ mod contents;
 mod create;
 mod directory;
 mod error;
+mod few;
 mod free_space;
 mod growth;
 mod history;
@@ -60,6 +61,7 @@ pub use bundle::{
 };
 pub use config::{Config, Durability, Problem, SEGMENT_BYTES_DEFAULT, SEGMENT_GRAIN_BYTES};
 pub use error::Error;
+pub use few::Few;
 pub use history::SNAPSHOT_NAME_BYTES_MAX;
 pub use hoist_format::{CHECKSUM_BYTES, Class, Dtype, Extent, LifeKind, StoreId, blocks, checksum};
 pub use hoist_io::{

@@ -3,6 +3,7 @@
 use crate::bundle::{BUNDLE_ALIGN_BYTES, Layout};
 use crate::changes::Changes;
 use crate::contents::{Contents, NoteValue, RunBytes, blocks_of};
+use crate::few::Few;
 use crate::free_space::EXTENT_ALIGN_BYTES;
 use crate::history::{History, PastNote, PastSpan};
 use crate::sources::{Sources, Touched};
@@ -36,12 +37,12 @@ pub(crate) struct Loader {
 
 impl Loader {
     /// Applies the next batch. The text says what in it contradicts the rest.
-    pub fn apply(&mut self, batch: Batch) -> Result<(), String> {
+    pub fn apply(&mut self, batch: Batch<'_>) -> Result<(), String> {
         if batch.id.number == u64::MAX {
             return Err("no batch can follow the last number".into());
         }
         self.batch = batch.id.number;
-        for record in batch.records {
+        for record in batch.records() {
             match record {
                 Record::Header(header) => {
                     if header.rank >= header.world_size {
@@ -74,7 +75,7 @@ impl Loader {
 
     fn add_run(&mut self, run: RunRecord) {
         let (bytes, class, life) = (run.bytes, run.class, run.life);
-        self.infos.push(RunInfo { bytes, class, life, tensors: Vec::new() });
+        self.infos.push(RunInfo { bytes, class, life, tensors: Few::default() });
         self.bytes.push(RunBytes::default());
         self.runs.push(run);
     }
@@ -82,7 +83,7 @@ impl Loader {
     fn add_tensor(&mut self, tensor: TensorRecord) -> Result<(), String> {
         let TensorRecord { name, dtype, shape, run, offset, cast_of, source, shard } = tensor;
         let id = TensorId(self.tensors.len() as u32);
-        let Some(record) = self.runs.get(run as usize) else {
+        let Some(record) = self.runs.get_mut(run as usize) else {
             return Err(format!("tensor {name:?} in run {run} of {}", self.runs.len()));
         };
         let bytes = dtype
@@ -110,8 +111,12 @@ impl Loader {
         let shard = shard.map(|ShardRecord { shape, start }| Box::new(Shard { shape, start }));
         let checked = shard.iter().try_for_each(|shard| shard.check(dtype, &shape));
         checked.map_err(|what| format!("tensor {name:?}: {what}"))?;
-        let (class, group) = (record.class, record.group.clone());
-        let spec = TensorSpec { name, dtype, shape, class, life, group, shard };
+        // Of the many runs that have one tensor the name is moved.
+        let group = match self.infos[run as usize].tensors.first() {
+            Some(first) => self.tensors[first.0 as usize].spec.group.clone(),
+            None => std::mem::take(&mut record.group),
+        };
+        let spec = TensorSpec { name, dtype, shape, class: record.class, life, group, shard };
         self.infos[run as usize].tensors.push(id);
         self.tensors.push(TensorInfo { spec, run: RunId(run), offset, bytes });
         Ok(())
@@ -215,7 +220,9 @@ impl Loader {
         bytes.locations.remove(span.offset, span.end(), &mut Vec::new());
         bytes.locations.replace(span.offset, &extents, (true, born), &mut Vec::new());
         if !checksums.is_empty() {
-            bytes.checksums.resize(run_blocks, 0);
+            if bytes.checksums.is_empty() {
+                bytes.checksums = Few::of(0, run_blocks);
+            }
             bytes.checksums[blocks_of(&span)].copy_from_slice(&checksums);
         }
         Ok(())

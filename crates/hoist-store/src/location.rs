@@ -1,5 +1,6 @@
 //! Where the bytes of one run are: pieces in order, each in one extent.
 
+use crate::few::Few;
 use crate::free_space::occupied;
 use hoist_format::Extent;
 
@@ -47,7 +48,7 @@ impl Piece {
 /// The pieces of a run, by offset, without overlap; what no piece covers was never written.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Locations {
-    pieces: Vec<Piece>,
+    pieces: Few<Piece>,
 }
 
 impl Locations {
@@ -55,7 +56,7 @@ impl Locations {
     pub fn new(mut pieces: Vec<Piece>) -> Locations {
         pieces.sort_unstable_by_key(|piece| piece.offset);
         pieces.dedup_by(|next, piece| piece.join(next));
-        Locations { pieces }
+        Locations { pieces: pieces.into() }
     }
 
     fn first_behind(&self, offset: u64) -> usize {
@@ -173,12 +174,12 @@ impl Locations {
             high += 1;
         }
         new.dedup_by(|next, piece| piece.join(next));
-        if self.pieces.is_empty() {
+        let are_all = high - low == self.pieces.len();
+        if self.pieces.is_empty() || (are_all && new.len() == 1) {
             // No larger than it must be: most runs of a large store have one piece for ever.
-            new.shrink_to_fit();
-            self.pieces = new;
+            self.pieces = new.into();
         } else {
-            self.pieces.splice(low..high, new);
+            self.pieces.vec().splice(low..high, new);
         }
     }
 }

@@ -36,7 +36,7 @@ impl Layout {
 
     /// What of `from..to` of a run lies in sources, in order: all but what is between tensors.
     pub fn source_ranges(&self, run: RunId, from: u64, to: u64) -> impl Iterator<Item = SourceRange> {
-        let tensors = self.runs[run.0 as usize].tensors.as_slice();
+        let tensors = &self.runs[run.0 as usize].tensors[..];
         let start = |id: &TensorId| self.tensors[id.0 as usize].offset;
         // The last that starts before may reach into it: of those that start together all but the last are empty.
         let first = tensors.partition_point(|id| start(id) <= from).saturating_sub(1);

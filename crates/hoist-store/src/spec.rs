@@ -1,6 +1,7 @@
 //! Tensors and the runs that hold them.
 
 use crate::DIMENSIONS_MAX;
+use crate::few::Few;
 use hoist_format::{Class, Dtype, LifeKind};
 
 /// Whether epochs hold a tensor's bytes.
@@ -138,7 +139,7 @@ pub struct RunInfo {
     /// The life of all its tensors.
     pub life: LifeKind,
     /// In order of their offsets.
-    pub tensors: Vec<TensorId>,
+    pub tensors: Few<TensorId>,
 }
 
 /// A part of a run that is read or written by itself: it starts at a multiple of 256 KiB

@@ -19,11 +19,12 @@ fn open(number: Option<u64>, change: impl Fn(&mut Vec<Record>)) -> Result<Driver
     Driver::create(&config, &slab, &tensors).unwrap().store.close().unwrap();
     let path = journal(directory.path());
     let (bytes, mut out) = (std::fs::read(&path).unwrap(), preamble());
-    let (checked, _) = read_journal(&bytes, |mut batch| {
-        change(&mut batch.records);
-        batch.records.push(Record::Epoch(batch.epoch));
+    let (checked, _) = read_journal(&bytes, |batch| {
+        let mut records = batch.records().collect();
+        change(&mut records);
+        records.push(Record::Epoch(batch.epoch));
         let id = BatchId { number: number.unwrap_or(batch.id.number), attempt: 7 };
-        for (place, record) in batch.records.iter().enumerate() {
+        for (place, record) in records.iter().enumerate() {
             encode_record(id, place as u32, record, &mut out).unwrap();
         }
         pad_batch(&mut out);

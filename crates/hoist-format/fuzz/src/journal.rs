@@ -12,10 +12,9 @@ libfuzzer_sys::fuzz_target!(|packed: &[u8]| {
     let (checked, tail) = read_journal(&journal, |batch| {
         assert!(last.is_none_or(|last| batch.id.number == last + 1), "batches follow each other");
         last = Some(batch.id.number);
-        let end = Record::Epoch(batch.epoch);
-        let frames = batch.records.iter().chain([&end]).zip(0..);
+        let frames = batch.records().chain([Record::Epoch(batch.epoch.clone())]).zip(0..);
         frames.for_each(|(record, number)| {
-            encode_record(batch.id, number, record, &mut again).expect("it was read")
+            encode_record(batch.id, number, &record, &mut again).expect("it was read")
         });
         pad_batch(&mut again);
     });

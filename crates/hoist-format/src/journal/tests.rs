@@ -87,19 +87,30 @@ fn append(out: &mut Vec<u8>, number: u64, first: bool) -> Vec<Record> {
     all
 }
 
-fn journal(batches: u64) -> (Vec<u8>, Vec<Batch>) {
+/// A batch with its records.
+#[derive(Debug, PartialEq)]
+struct Whole {
+    id: BatchId,
+    records: Vec<Record>,
+    epoch: EpochRecord,
+}
+
+fn journal(batches: u64) -> (Vec<u8>, Vec<Whole>) {
     let mut bytes = preamble();
     let batches = (7..7 + batches).map(|number| {
         let records = append(&mut bytes, number, number == 7);
-        Batch { id: id(number), records, epoch: epoch(number) }
+        Whole { id: id(number), records, epoch: epoch(number) }
     });
     let batches = batches.collect();
     (bytes, batches)
 }
 
-fn read(bytes: &[u8]) -> (Result<(), Error>, Tail, Vec<Batch>) {
+fn read(bytes: &[u8]) -> (Result<(), Error>, Tail, Vec<Whole>) {
     let mut batches = Vec::new();
-    let (checked, tail) = read_journal(bytes, |batch| batches.push(batch));
+    let (checked, tail) = read_journal(bytes, |batch| {
+        let records = batch.records().collect();
+        batches.push(Whole { id: batch.id, records, epoch: batch.epoch });
+    });
     (checked, tail, batches)
 }
 
@@ -190,7 +201,7 @@ fn a_batch_that_makes_no_epoch_tells_of_an_older_one() {
             encode_record(id(number), place as u32, record, &mut bytes).unwrap();
         }
         pad_batch(&mut bytes);
-        batches.push(Batch { id: id(number), records, epoch: epoch(newest) });
+        batches.push(Whole { id: id(number), records, epoch: epoch(newest) });
     }
     let (_, tail, found) = read(&bytes);
     assert_eq!(found, batches[..2], "an epoch of a batch that is still to come");
