@@ -45,8 +45,10 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Waits until the step is durable; gives its epoch. With `durability = "none"` that is at
-    /// once, and a promise of nothing.
+    /// Waits until the step is durable; gives its epoch. Where steps are no epochs that is at once, and a promise of nothing:
+    /// at durability `"snapshot"` the epoch is the one that the next snapshot makes, or [`Engine::close`] without one, at
+    /// `"none"` the one that [`Engine::close`] makes, and all steps until then belong to it. Open at a snapshot, it is the
+    /// snapshot's.
     ///
     /// # Errors
     /// [`Error::Commit`]: the step is lost, and the running one with it; the next begins at the epoch before it.

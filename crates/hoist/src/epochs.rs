@@ -56,25 +56,26 @@ impl Pipeline {
             }
         }
         match self.store.commit(&std::mem::take(&mut self.sealed_scalars)) {
-            // No promise: the step is over when its leases are.
-            Ok(_) if !self.store.commits() => self.committed(epoch, Ok(())),
+            // No promise: the step is over when its leases are. The plan counts steps, of which the epoch has many.
+            Ok(next) if !self.store.commits() => self.ended_in(next, epoch),
             Ok(started) => assert_eq!(started, epoch, "the store and the plan count epochs alike"),
             Err(error) => self.committed(epoch, Err(error.into())),
         }
     }
 
+    /// The step that the plan counts as `counted` is over, and belongs to an epoch.
+    fn ended_in(&mut self, epoch: u64, counted: u64) {
+        self.events.push_back(Event::CommitDone(counted));
+        if let Some(waiting) = self.committing.take() {
+            answer(&waiting.sender, Ok(epoch));
+        }
+        self.begin_commit();
+    }
+
     pub(crate) fn committed(&mut self, epoch: u64, result: Result<(), Error>) {
-        let waiting = self.committing.take();
         match result {
-            Ok(()) => {
-                self.events.push_back(Event::CommitDone(epoch));
-                if let Some(waiting) = waiting {
-                    answer(&waiting.sender, Ok(epoch));
-                }
-                self.begin_commit();
-            }
+            Ok(()) => self.ended_in(epoch, epoch),
             Err(cause) => {
-                self.committing = waiting;
                 self.abort(epoch, cause);
                 self.events.push_back(Event::Rollback);
             }
