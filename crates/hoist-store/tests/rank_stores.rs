@@ -230,3 +230,30 @@ fn half_of_a_tensor_is_refused() {
     assert!(reshard(0, 1 << 20).unwrap().store().has_bytes(&span(0, 0, 1 << 20)));
     assert!(!reshard(2 << 20, 1 << 20).unwrap().store().has_bytes(&span(0, 0, 1 << 20)));
 }
+
+#[test]
+fn bytes_that_have_changed_are_an_error_and_the_others_are_read() {
+    let (mut world, _) = three();
+    world.step(3);
+    let start = world.specs(1)[0].start();
+    let segments = std::fs::read_dir(world.paths()[1][0].join("data")).unwrap();
+    let sought = content(0, 4 * start, 4096, 10);
+    let mut flipped = 0;
+    for path in segments.map(|entry| entry.unwrap().path()) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(block) = bytes.chunks_mut(4096).find(|block| *block == sought) {
+            block[77] ^= 1;
+            flipped += 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    assert_eq!(flipped, 1);
+    let mut stores = world.open().unwrap();
+    let mut into = [0; 4096];
+    let error = stores.read("t0", start, 1024, &mut into).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    // A second look does not believe it either.
+    assert!(stores.read("t0", start, 1024, &mut into).is_err());
+    stores.read("t0", 0, 1024, &mut into).unwrap();
+    assert!(into[..] == content(0, 0, 4096, 10));
+}
