@@ -62,7 +62,8 @@ pub enum FileOp {
     },
     /// Opens for reading alone, past the page cache if the file system can, CLOEXEC: a file of somebody else's, whose
     /// ranges begin and end anywhere. Past the page cache a transfer takes whole sectors, into memory of the slab that the
-    /// backend keeps for it from then on ([`Obtained::bounce_bytes`]), and the bytes asked for are copied from there.
+    /// backend keeps for it from then on ([`Obtained::bounce_bytes`]), and the bytes asked for are copied from there; so a
+    /// request reads into memory that nobody else fills. Fewer blocks are under way from then on where the slab is small.
     /// Answered with [`FileReply::Opened`].
     OpenSource {
         /// The file.

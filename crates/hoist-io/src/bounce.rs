@@ -31,8 +31,11 @@ impl Bounces {
     /// [`Error::NoBounce`] when the slab has none.
     pub(crate) fn prepare(&mut self, places: usize, block_bytes: u64) -> Result<usize, Error> {
         if self.slots.is_empty() {
-            let part_bytes = (self.slab.pages() * self.slab.page_bytes()) as u64 / SLAB_PART;
-            let places = (places as u64).min((part_bytes / block_bytes).clamp(PLACES_MIN, PLACES_MAX));
+            // A slot takes whole pages.
+            let page_bytes = self.slab.page_bytes() as u64;
+            let part_bytes = self.slab.pages() as u64 * page_bytes / SLAB_PART;
+            let most = part_bytes / block_bytes.next_multiple_of(page_bytes);
+            let places = (places as u64).min(most.clamp(PLACES_MIN, PLACES_MAX));
             self.slots = (0..places).map_while(|_| self.slab.allocate(block_bytes)).collect();
             // A slot of several pages may lie in pieces: a block is as long as the first at most.
             let first = |slot: &Slot| slot.parts().next().map_or(0, |part| part.len() as u64);

@@ -68,6 +68,8 @@ pub(crate) struct Core {
     pub(crate) files: Files,
     blocks: Vec<Option<Block>>,
     free: Vec<usize>,
+    /// Places that are used: fewer than there are once blocks go through memory for them.
+    places: usize,
     /// Blocks to be handed over once more, before any new one: they have begun.
     again: VecDeque<usize>,
     in_flight: usize,
@@ -90,6 +92,7 @@ impl Core {
             files: Files::default(),
             blocks: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
+            places: depth,
             again: VecDeque::with_capacity(depth),
             in_flight: 0,
             bounces: Bounces::new(slab),
@@ -117,6 +120,10 @@ impl Core {
             let file = self.files.get(range.file)?;
             if writes && file.is_read {
                 return Err(Error::ReadOnly { path: Arc::clone(file.path()) });
+            }
+            // What others fill meanwhile is not ours to copy into.
+            if file.bounced && matches!(request.transfer, Transfer::Fill(_)) {
+                return Err(Error::SharedMemory { path: Arc::clone(file.path()) });
             }
             file.check(range, capacity_bytes)?;
         }
@@ -194,7 +201,7 @@ impl Core {
             Next::Failed(failure) => Err(failure),
         };
         let Some(Block { key, cut, .. }) = self.blocks[place].take() else { return };
-        self.free.push(place);
+        self.give_back(place);
         let file = self.files.used(cut.file);
         let result = match result {
             Ok(()) => {
@@ -224,10 +231,16 @@ impl Core {
         }
     }
 
+    fn give_back(&mut self, place: usize) {
+        if place < self.places {
+            self.free.push(place);
+        }
+    }
+
     fn end_block(&mut self, place: usize, error: Error) {
         let block = self.blocks[place].take();
         let Block { key, .. } = block.unwrap_or_else(|| panic!("block {place} is not under way"));
-        self.free.push(place);
+        self.give_back(place);
         self.requests.block_done(key, Err(error), Instant::now());
     }
 
@@ -264,6 +277,8 @@ impl Core {
     /// not so much.
     fn prepare_bounces(&mut self) -> Result<(), Error> {
         let places = self.bounces.prepare(self.blocks.len(), self.requests.block_bytes())?;
+        // Those of blocks that are under way are left out when these end.
+        self.places = self.places.min(places);
         self.free.retain(|place| *place < places);
         self.obtained.queue_depth = self.obtained.queue_depth.min(places as u32);
         self.obtained.bounce_bytes = self.bounces.all_bytes();

@@ -51,6 +51,12 @@ pub enum Error {
         /// The file.
         path: Arc<Path>,
     },
+    /// A source was to be read into memory that others fill at the same time.
+    #[error("{} is read in place, into memory of its own alone: read the rest when that is done", path.display())]
+    SharedMemory {
+        /// The file.
+        path: Arc<Path>,
+    },
     /// There is no memory for what a source's sectors are read into.
     #[error(
         "no {bytes} bytes of the slab are free for the sectors of a file that is read in place: give it more memory"

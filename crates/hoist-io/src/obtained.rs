@@ -49,6 +49,9 @@ impl fmt::Display for Obtained {
         if !self.ring_flags.is_empty() {
             write!(out, ", {} registered", self.files_registered)?;
         }
+        if self.bounce_bytes > 0 {
+            write!(out, ", {} bytes for sectors of files in place", self.bounce_bytes)?;
+        }
         self.stepped_down.iter().try_for_each(|step| write!(out, "; {step}"))
     }
 }

@@ -101,12 +101,11 @@ impl Transfer {
     pub(crate) fn put(&mut self, offset: u64, bytes: &[u8]) {
         match self {
             Transfer::Read(slot) => slot.put(offset, bytes),
-            Transfer::Fill(filler) => filler.put(offset, bytes),
             Transfer::ReadBuffer(buffer) => {
                 buffer[offset as usize..][..bytes.len()].copy_from_slice(bytes);
             }
-            Transfer::Write(_) | Transfer::WriteBuffer(_) | Transfer::Sync(_) => {
-                unreachable!("{self:?} reads nothing")
+            Transfer::Fill(_) | Transfer::Write(_) | Transfer::WriteBuffer(_) | Transfer::Sync(_) => {
+                unreachable!("{self:?} is nothing to copy into")
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::free_pages::NO_PAGE;
 use crate::slab::Slab;
 use crate::spans::{MemorySpan, Run, Runs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 
 /// A chain of pages and nothing else: what all holders of a slot have in common.
 struct Chain {
@@ -250,24 +250,6 @@ impl SlotFiller {
     /// When the range ends behind the slot's padding.
     pub fn spans(&self, offset: u64, bytes: u64) -> impl Iterator<Item = MemorySpan> {
         self.shared.chain.spans(offset, bytes)
-    }
-
-    /// Copies `bytes` to `offset` of the slot, as the kernel would: byte by byte, since nobody says that another filler
-    /// is not doing the same there. For what is short or rare.
-    ///
-    /// # Panics
-    /// When they end behind the slot's padding.
-    pub fn put(&self, offset: u64, bytes: &[u8]) {
-        let chain = &self.shared.chain;
-        let mut rest = bytes.iter();
-        for run in chain.runs(offset, bytes.len() as u64) {
-            for (place, byte) in (run.offset..).zip(rest.by_ref().take(run.bytes)) {
-                // SAFETY: the byte lies in a page of this chain, mapped as long as `self` lives. Nobody has a reference to
-                // it, as a filler gives none, and all that fillers write is atomic or the kernel's.
-                let place = unsafe { AtomicU8::from_ptr(chain.slab.at(place)) };
-                place.store(*byte, Ordering::Relaxed);
-            }
-        }
     }
 
     /// The slot, when this is its last filler.

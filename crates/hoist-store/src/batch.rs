@@ -9,7 +9,7 @@ use crate::sources::Touched;
 use crate::{Error, Life, RunId, RunInfo, Shard, Span, TensorId, TensorInfo};
 use hoist_format::{
     BatchId, CHECKSUM_BYTES, EpochRecord, Header, Lifetime, NoteRecord, Record, RunRecord, ShardRecord,
-    SnapshotRecord, SpanRecord, TensorRecord, TouchRecord, blocks, encode_record, pad_batch,
+    SnapshotRecord, SpanRecord, TensorRecord, blocks, encode_record, pad_batch,
 };
 
 /// Tensors or runs per record: with the longest names and most dimensions (`bundle.rs`) it stays under 10 MiB, so
@@ -21,6 +21,9 @@ const SPANS_RECORD_BYTES: usize = 1 << 20;
 
 /// The longest span of one record: 4,096 checksums, and 5 MiB even if every page of it had an extent of its own.
 const SPAN_BYTES_MAX: u64 = 1 << 30;
+
+/// Checksums of one record of what was touched: as many as a span's.
+const TOUCHED_BLOCKS: usize = (SPAN_BYTES_MAX / CHECKSUM_BYTES) as usize;
 
 /// Builds the bytes of one batch.
 pub(crate) struct BatchWriter {
@@ -68,12 +71,8 @@ impl BatchWriter {
 
     /// What is known of bytes in sources.
     pub fn push_touched(&mut self, touched: &Touched) -> Result<(), Error> {
-        for (run, from, to) in touched.all() {
-            for (start, end) in record_spans(from, to) {
-                let checksums = touched.checksums(run, start, end).to_vec();
-                let record = TouchRecord { run: run.0, offset: start, checksums };
-                self.push(&Record::Touched(vec![record]))?;
-            }
+        for record in touched.records(TOUCHED_BLOCKS) {
+            self.push(&Record::Touched(vec![record]))?;
         }
         Ok(())
     }

@@ -258,6 +258,16 @@ impl BlockingStore {
     pub(crate) fn read_each(
         &mut self,
         spans: impl Iterator<Item = Span>,
+        take: impl FnMut(&mut BlockingStore, Span, Result<Slot, Error>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.read_each_by(Store::read, spans, take)
+    }
+
+    /// The same, with what begins a read.
+    pub(crate) fn read_each_by(
+        &mut self,
+        read: impl Fn(&mut Store, RequestId, Span, Slot, Priority) -> Result<(), (Slot, Error)>,
+        spans: impl Iterator<Item = Span>,
         mut take: impl FnMut(&mut BlockingStore, Span, Result<Slot, Error>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut spans = spans.peekable();
@@ -268,7 +278,9 @@ impl BlockingStore {
                 let Some(span) = spans.next() else { break };
                 let slot = self.slot(span.bytes)?;
                 self.last_id += 1;
-                self.store.read(self.last_id, span, slot, Priority::Demand).map_err(|(_, error)| error)?;
+                if let Err((_, error)) = read(&mut self.store, self.last_id, span, slot, Priority::Demand) {
+                    done.insert(self.last_id, Err(error));
+                }
                 order.push_back((self.last_id, span));
             }
             let Some((id, span)) = order.pop_front() else { return Ok(()) };
@@ -325,7 +337,7 @@ impl BlockingStore {
 
     /// Compares what was read with its checksums; those that nobody knew are known from then on.
     pub(crate) fn check(&mut self, span: &Span, slot: &Slot) -> Result<(), Error> {
-        match self.check_blocks(span, slot)?.first() {
+        match self.check_blocks(span, slot, false)?.first() {
             None => Ok(()),
             Some(block) => {
                 let what = self.store.describe(&self.store.block(span, *block));
@@ -334,18 +346,30 @@ impl BlockingStore {
         }
     }
 
-    /// The same; the numbers of the blocks of `span` that are not what they should be.
+    /// The same of the newest bytes, or of what sources have; the numbers of the blocks of `span` that are not what they
+    /// should be.
     ///
     /// # Errors
-    /// [`Error::NoBytes`].
-    pub(crate) fn check_blocks(&mut self, span: &Span, slot: &Slot) -> Result<Vec<usize>, Error> {
+    /// [`Error::NoBytes`], [`Error::SourceChanged`].
+    pub(crate) fn check_blocks(
+        &mut self,
+        span: &Span,
+        slot: &Slot,
+        in_sources: bool,
+    ) -> Result<Vec<usize>, Error> {
         let mut expected = std::mem::take(&mut self.written);
         expected.clear();
-        let unknown = self.store.expected(span, &mut expected).ok_or(Error::NoBytes { span: *span })?;
-        let verified = verify_touched(&mut expected, &unknown, slot.parts())
-            .and_then(|()| self.store.touch(span, &unknown, &expected));
+        let unknown = match in_sources {
+            true => Some(self.store.expected_of_sources(span, &mut expected)),
+            false => self.store.expected(span, &mut expected),
+        };
+        let unknown = unknown.ok_or(Error::NoBytes { span: *span })?;
+        let verified = match verify_touched(&mut expected, &unknown, slot.parts()) {
+            Ok(()) => self.store.touch(span, &unknown, &expected),
+            Err(bad) => Ok(bad),
+        };
         self.written = expected;
-        Ok(verified.err().unwrap_or_default())
+        verified
     }
 
     /// Removes the store's files.

@@ -23,9 +23,7 @@ impl Store {
         {
             kept = self.commit_at_close();
         }
-        if self.durability == Durability::Step {
-            self.save_touches();
-        }
+        self.save_touches();
         kept.and(self.end_directories())
     }
 
@@ -33,7 +31,7 @@ impl Store {
     /// failure costs no more than that.
     fn save_touches(&mut self) {
         let may = self.read_only.is_none() && self.commit.is_none() && self.poisoned.is_none();
-        if !may || self.unsaved_touches.all().next().is_none() {
+        if !may || self.unsaved_touches.is_empty() {
             return;
         }
         self.switch.set_waits(true);
@@ -66,6 +64,9 @@ impl Store {
     /// # Errors
     /// What the file system says.
     pub fn close_uncommitted(mut self) -> Result<(), Error> {
+        if self.durability == Durability::Step {
+            self.save_touches();
+        }
         self.end_directories()
     }
 

@@ -111,6 +111,10 @@ impl Config {
             let what = "a store is opened at an epoch or at a snapshot".to_owned();
             wrong("store.snapshot", what, "one of the two");
         }
+        if self.in_place_room_bytes > 0 && self.durability == Durability::None {
+            let what = "at durability \"none\" a write that is lost would leave the model's bytes".to_owned();
+            wrong("store.in_place_room", what, "0, or durability \"step\" or \"snapshot\"");
+        }
         if self.segment_bytes == 0 || !self.segment_bytes.is_multiple_of(CHECKSUM_BYTES) {
             let what = format!("{} bytes is no multiple of 256 KiB", self.segment_bytes);
             wrong("store.segment_size", what, "1 GiB");

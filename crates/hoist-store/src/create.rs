@@ -5,7 +5,7 @@ use crate::blocking_io::Switch;
 use crate::bundle::Layout;
 use crate::contents::{Contents, NoteValue};
 use crate::directory::{Directory, JOURNAL_NAMES, data, make_folder, manifest, segment_path};
-use crate::free_space::{FreeSpace, occupied};
+use crate::free_space::{EXTENT_ALIGN_BYTES, FreeSpace, occupied};
 use crate::growth::{Growth, Rooms};
 use crate::history::History;
 use crate::in_place::open_sources;
@@ -55,19 +55,23 @@ where
     }
     let need_bytes = need_bytes(&layout, config);
     let rooms = rooms(&config.nvme_path, need_bytes)?;
-    let sources = open_sources(&layout.sources.files, threads, directories.len(), &switch)?;
-    let mut contents = Contents::new(Arc::new(layout));
-    if let Some(bytes) = model.map(ModelFiles::metadata_note).transpose()?.flatten() {
-        contents.notes.insert(METADATA_NOTE.to_owned(), NoteValue { bytes, born: 0 });
-    }
     let mut spread = Spread::new(directories.len());
     let growth = Growth::new(need_bytes, segment_bytes(need_bytes, config.segment_bytes), rooms);
-    let made =
-        segments::make(&directories, &mut spread, growth, &mut switch).and_then(|(segments, sizes)| {
-            Ok((segments, fill(config, &mut directories, sizes, &contents, &mut switch)?))
-        });
+    let mut contents = Contents::new(Arc::new(layout));
+    let make = || {
+        let sources = open_sources(&contents.layout.sources.files, threads, directories.len(), &switch)?;
+        if let Some(sources) = &sources {
+            sources.check_all(&contents.layout.sources.files)?;
+        }
+        if let Some(bytes) = model.map(ModelFiles::metadata_note).transpose()?.flatten() {
+            contents.notes.insert(METADATA_NOTE.to_owned(), NoteValue { bytes, born: 0 });
+        }
+        let (segments, sizes) = segments::make(&directories, &mut spread, growth, &mut switch)?;
+        Ok((segments, fill(config, &mut directories, sizes, &contents, &mut switch)?, sources))
+    };
+    let made = make();
     match made {
-        Ok((segments, header)) => {
+        Ok((segments, header, sources)) => {
             let (history, shares, epoch) = (History::default(), Shares::default(), EpochRecord::default());
             let durable = Durable { contents, history, shares, epoch, batch: 0 };
             let drives = Drives { directories, segments, spread, sources };
@@ -193,10 +197,15 @@ fn need_bytes(layout: &Layout, config: &Config) -> u64 {
     let copies = |life| if life == LifeKind::Durable { versions } else { 1 };
     let own = (0..).map(RunId).zip(&layout.runs).filter(|(id, _)| !layout.is_sourced(*id));
     let own_bytes: u64 = own.map(|(_, run)| copies(run.life) * occupied(run.bytes)).sum();
-    let is_over_model = !layout.sources.files.is_empty();
-    let room_bytes = if is_over_model { versions * occupied(config.in_place_room_bytes) } else { 0 };
-    let bytes = own_bytes + room_bytes;
-    if config.nvme_path.len() > 1 { bytes + bytes / SLACK } else { bytes }
+    // Whatever was asked for: what is more than there is anywhere is told as that.
+    let room_bytes = match layout.sources.files.is_empty() {
+        true => 0,
+        false => versions.saturating_mul(
+            config.in_place_room_bytes.div_ceil(EXTENT_ALIGN_BYTES).saturating_mul(EXTENT_ALIGN_BYTES),
+        ),
+    };
+    let bytes = own_bytes.saturating_add(room_bytes);
+    if config.nvme_path.len() > 1 { bytes.saturating_add(bytes / SLACK) } else { bytes }
 }
 
 #[cfg(test)]

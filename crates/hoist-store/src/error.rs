@@ -99,6 +99,15 @@ pub enum Error {
         /// Bytes that are free in the directories that take writes.
         free_bytes: u64,
     },
+    /// At durability `none` a write over bytes of a model's file was asked for.
+    #[error(
+        "{span} lies in a model's file: with durability \"none\" a write that is lost would leave the file's bytes there; \
+         open the store with \"step\" or \"snapshot\", or import the model"
+    )]
+    InModel {
+        /// What was to be written.
+        span: Span,
+    },
     /// The span is not one that may be read or written by itself, or slot or checksums do not fit it.
     #[error("{span}: {what}")]
     BadSpan {
@@ -216,8 +225,8 @@ pub enum Error {
     },
     /// At durability `none`: bytes could not be written, and the store is closed without them.
     #[error(
-        "{what} could not be written, {spans} in all: the store has no bytes there any more (or those of \
-         the model's file that it was made over), all else is kept; restore them from a backup"
+        "{what} could not be written, {spans} in all: the store has no bytes there any more, all else is kept; \
+         restore them from a backup"
     )]
     Lost {
         /// Tensor and place of the first.

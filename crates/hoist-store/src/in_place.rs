@@ -6,10 +6,10 @@ use crate::create;
 use crate::free_space::occupied;
 use crate::ids;
 use crate::open::{self, Deliver, Threads};
-use crate::sources::{OpenSources, SourceRange, check};
+use crate::sources::{self, OpenSource, OpenSources, SourceRange};
 use crate::transfer::{Kind, Pending, share};
-use crate::{Config, Error, ModelFiles, Span, Store, TensorSpec};
-use hoist_format::{CHECKSUM_BYTES, SourceRecord};
+use crate::{Config, Error, ModelFiles, RunId, Span, Store, TensorSpec};
+use hoist_format::{CHECKSUM_BYTES, Extent, SourceRecord};
 use hoist_io::{Completion, FileOp, FileRange, IoThread, Priority, Request, RequestId, Transfer};
 use hoist_memory::{Slab, Slot};
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Opens the sources on a thread of their own, which is in the place behind those of the directories. None for a store
-/// that has no sources.
+/// that has no sources. One that is not there, or not what it was, is left out: who needs it hears why.
 ///
 /// # Errors
-/// [`Error::SourceChanged`], [`Error::File`], and what the thread says.
+/// What the thread says.
 pub(crate) fn open_sources<D>(
     sources: &[SourceRecord],
     threads: &Threads<'_, D>,
@@ -33,13 +33,45 @@ where
     if sources.is_empty() {
         return Ok(None);
     }
-    let paths: Vec<PathBuf> = sources.iter().map(check).collect::<Result<_, _>>()?;
     let io = (threads.start)(place, Box::new(switch.deliver_to(threads.deliver.clone())))?;
-    let open = |path| Ok::<_, Error>(io.file(FileOp::OpenSource { path })?.file());
-    let files = paths.into_iter().map(open).collect::<Result<_, _>>()?;
-    // Another may have taken a file's place before it was open.
-    sources.iter().try_for_each(|source| check(source).map(drop))?;
+    let mut files = Vec::with_capacity(sources.len());
+    for source in sources {
+        files.push(match sources::open(source) {
+            Ok(file) => {
+                let id = io.file(FileOp::OpenSource { path: PathBuf::from(&source.path) })?.file();
+                // Another may have taken its place in between.
+                sources::open(source).map(|_| OpenSource { id, file })
+            }
+            Err(what) => Err(what),
+        });
+        if let Some(Err(what)) = files.last() {
+            tracing::error!(source = source.path, what, "a file in place is not what it was: it is not read");
+        }
+    }
     Ok(Some(OpenSources { io, files }))
+}
+
+impl OpenSources {
+    /// Whether all are what they were.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`].
+    pub fn check_all(&self, records: &[SourceRecord]) -> Result<(), Error> {
+        (0..).zip(records).try_for_each(|(number, record)| self.check(number, record))
+    }
+
+    /// Whether one is still what it was.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`].
+    pub fn check(&self, number: u32, record: &SourceRecord) -> Result<(), Error> {
+        let what = match &self.files[number as usize] {
+            Ok(open) => sources::check(record, &open.file).err(),
+            Err(what) => Some(what.clone()),
+        };
+        let path = || PathBuf::from(&record.path);
+        what.map_or(Ok(()), |what| Err(Error::SourceChanged { path: path(), what }))
+    }
 }
 
 impl Store {
@@ -103,41 +135,94 @@ impl Store {
         if !self.is_in_place(span) {
             return Vec::new();
         }
-        let layout = &self.contents.layout;
         let gaps = self.contents.bytes[span.run.0 as usize].locations.gaps(span.offset, span.end());
-        let ranges = gaps.into_iter().flat_map(|(from, to)| layout.source_ranges(span.run, from, to));
+        let parts = gaps.into_iter().map(|(from, to)| Span { offset: from, bytes: to - from, ..*span });
+        parts.flat_map(|part| self.places_in_sources(&part)).collect()
+    }
+
+    /// Where a span lies in sources, whatever the newest epoch has.
+    pub(crate) fn places_in_sources(&self, span: &Span) -> Vec<(PathBuf, u64, u64)> {
+        let layout = &self.contents.layout;
         let path = |source: u32| PathBuf::from(&layout.sources.files[source as usize].path);
+        let ranges = layout.source_ranges(span.run, span.offset, span.end());
         ranges.map(|range| (path(range.source), range.offset, range.bytes)).collect()
     }
 
-    /// Reads a span of which some lies in sources: each thread fills its part of the slot. What is between tensors, which
-    /// no file has, is zeros.
+    /// The sources that `from..to` of a run needs, each as often as it comes.
+    fn sources_of(&self, run: RunId, from: u64, to: u64) -> impl Iterator<Item = u32> {
+        self.contents.layout.source_ranges(run, from, to).map(|range| range.source)
+    }
+
+    /// Whether all that `span` needs of sources is open.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`].
+    pub(crate) fn check_open(&self, span: &Span) -> Result<(), Error> {
+        let Some(open) = &self.sources else { return Ok(()) };
+        let records = &self.contents.layout.sources.files;
+        for source in self.sources_of(span.run, span.offset, span.end()) {
+            if open.files[source as usize].is_err() {
+                open.check(source, &records[source as usize])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a span of which some lies in sources: that first, which is copied into the slot, and then the rest. What is
+    /// between tensors, which no file has, is zeros.
     pub(crate) fn read_in_place(&mut self, id: RequestId, span: Span, mut slot: Slot, priority: Priority) {
-        let mut parts = std::mem::take(&mut self.spare_parts);
-        parts.resize_with(self.directories.len() + 1, || self.spare_ranges.pop().unwrap_or_default());
+        let mut ranges = self.spare_ranges.pop().unwrap_or_default();
         let mut extents = self.spare_extents.pop().unwrap_or_default();
         let locations = &self.contents.bytes[span.run.0 as usize].locations;
         let pieces = || locations.between(span.offset, span.end());
-        for piece in pieces() {
-            let segment = &self.segments[piece.extent.segment as usize];
-            let (file, offset, bytes) = (segment.file, piece.extent.offset, occupied(piece.extent.bytes));
-            let buffer_offset = piece.offset - span.offset;
-            parts[segment.directory].push(FileRange { file, offset, bytes, buffer_offset });
-            extents.push(piece.extent);
-        }
+        extents.extend(pieces().map(|piece| piece.extent));
         let mut from = span.offset;
+        let mut offsets = Vec::new();
         for (to, next) in pieces().map(|piece| (piece.offset, piece.end())).chain([(span.end(), span.end())])
         {
-            if let Some(ranges) = parts.last_mut().filter(|_| from < to) {
-                self.add_from_sources(&span, (from, to), &mut slot, ranges);
+            self.add_from_sources(&span, (from, to), &mut slot, &mut ranges);
+            if to < span.end() {
+                offsets.push(to - span.offset);
             }
             from = next;
         }
-        let left = parts.iter().filter(|ranges| !ranges.is_empty()).count() as u32;
-        let (kind, errors) = (Kind::Read { slot: None }, Vec::new());
-        self.pending.insert(id, Pending { span, extents, in_sources: true, kind, left, errors });
-        self.push_reads(id, priority, &mut parts, slot);
-        self.spare_parts = parts;
+        let rest = (!extents.is_empty()).then(|| Rest { priority, offsets });
+        self.push_source_read(id, (span, extents, rest), (ranges, slot), priority);
+    }
+
+    /// Reads a span from sources, whatever the newest epoch has: for what snapshots have there.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`]; the slot comes back.
+    pub(crate) fn read_source(
+        &mut self,
+        id: RequestId,
+        span: Span,
+        mut slot: Slot,
+        priority: Priority,
+    ) -> Result<(), (Slot, Error)> {
+        if let Err(error) = self.check_open(&span) {
+            return Err((slot, error));
+        }
+        let mut ranges = self.spare_ranges.pop().unwrap_or_default();
+        self.add_from_sources(&span, (span.offset, span.end()), &mut slot, &mut ranges);
+        self.push_source_read(id, (span, Vec::new(), None), (ranges, slot), priority);
+        Ok(())
+    }
+
+    fn push_source_read(
+        &mut self,
+        id: RequestId,
+        (span, extents, rest): (Span, Vec<Extent>, Option<Rest>),
+        (ranges, slot): (Vec<FileRange>, Slot),
+        priority: Priority,
+    ) {
+        assert!(!ranges.is_empty(), "{span} lies in sources, and they have nothing of it");
+        let (kind, left, errors) = (Kind::Read { slot: None }, 1, Vec::new());
+        self.pending.insert(id, Pending { span, extents, in_sources: true, rest, kind, left, errors });
+        let place = self.directories.len();
+        let (id, transfer) = (ids::in_directory(id, place), Transfer::Read(slot));
+        self.io(place).push(Request { id, priority, ranges, transfer });
     }
 
     /// The ranges of the files that hold `from..to` of a span's run; zeros between them.
@@ -148,38 +233,55 @@ impl Store {
         slot: &mut Slot,
         ranges: &mut Vec<FileRange>,
     ) {
-        let Some(sources) = &self.sources else { unreachable!("{span} lies in sources, and there are none") };
         let mut at = from;
         for range in self.contents.layout.source_ranges(span.run, from, to) {
             let SourceRange { source, offset, at: start, bytes } = range;
             fill_zeros(slot, at - span.offset, start - span.offset);
-            let (file, buffer_offset) = (sources.files[source as usize], start - span.offset);
-            ranges.push(FileRange { file, offset, bytes, buffer_offset });
+            let open = self.sources.as_ref().and_then(|open| open.files[source as usize].as_ref().ok());
+            let Some(open) = open else { unreachable!("source {source} is read, and is not open") };
+            let buffer_offset = start - span.offset;
+            ranges.push(FileRange { file: open.id, offset, bytes, buffer_offset });
             at = start + bytes;
         }
         fill_zeros(slot, at - span.offset, to - span.offset);
     }
 
-    /// Hands each thread its ranges, with its share of the slot.
-    fn push_reads(&mut self, id: RequestId, priority: Priority, parts: &mut Vec<Vec<FileRange>>, slot: Slot) {
+    /// What a read needs of the store's own files, when its part of the sources has come: `false` when that is nothing, or
+    /// it has failed.
+    pub(crate) fn read_rest(&mut self, id: RequestId) -> bool {
+        let Some(pending) = self.pending.get_mut(&id) else { return false };
+        let (Some(rest), true, Kind::Read { slot }) =
+            (pending.rest.take(), pending.errors.is_empty(), &mut pending.kind)
+        else {
+            return false;
+        };
+        let Some(slot) = slot.take() else { unreachable!("the slot of read {id} did not come back") };
+        let extents = std::mem::take(&mut pending.extents);
+        let mut parts: Vec<Vec<FileRange>> = vec![Vec::new(); self.directories.len()];
+        for (extent, buffer_offset) in extents.iter().zip(&rest.offsets) {
+            let segment = &self.segments[extent.segment as usize];
+            let (file, offset, bytes) = (segment.file, extent.offset, occupied(extent.bytes));
+            parts[segment.directory].push(FileRange { file, offset, bytes, buffer_offset: *buffer_offset });
+        }
         let mut left = parts.iter().filter(|ranges| !ranges.is_empty()).count();
-        let several = left > 1;
-        let mut transfer = Some(if several { Transfer::Fill(slot.divide()) } else { Transfer::Read(slot) });
-        for (place, ranges) in parts.drain(..).enumerate() {
-            if ranges.is_empty() {
-                self.spare_ranges.push(ranges);
-                continue;
-            }
+        let count = left as u32;
+        let mut transfer = Some(match left {
+            1 => Transfer::Read(slot),
+            _ => Transfer::Fill(slot.divide()),
+        });
+        for (place, ranges) in parts.into_iter().enumerate().filter(|(_, ranges)| !ranges.is_empty()) {
             left -= 1;
             // The last one gets what the others have a share of.
             let part = if left > 0 { transfer.as_ref().and_then(share) } else { transfer.take() };
             let Some(transfer) = part else { unreachable!("{left} parts have no memory") };
-            if place < self.directories.len() {
-                self.spread.started(place, Instant::now());
-            }
-            let id = ids::in_directory(id, place);
+            self.spread.started(place, Instant::now());
+            let (id, priority) = (ids::in_directory(id, place), rest.priority);
             self.io(place).push(Request { id, priority, ranges, transfer });
         }
+        if let Some(pending) = self.pending.get_mut(&id) {
+            (pending.extents, pending.left) = (extents, count);
+        }
+        true
     }
 
     /// Appends what the checksums of the newest bytes of `span` should be, one per 256 KiB, to `checksums`: 0 for those
@@ -194,43 +296,75 @@ impl Store {
             return Some(Vec::new());
         }
         let bytes = &self.contents.bytes[span.run.0 as usize];
+        Some(self.append_known(span, checksums, |block| {
+            let offset = block as u64 * CHECKSUM_BYTES;
+            let own = bytes.locations.extents(offset, offset + 1).next();
+            own.map(|_| bytes.checksums[block])
+        }))
+    }
+
+    /// The same of what sources have, whatever the newest epoch has.
+    pub(crate) fn expected_of_sources(&self, span: &Span, checksums: &mut Vec<u64>) -> Vec<usize> {
+        self.append_known(span, checksums, |_| None)
+    }
+
+    fn append_known(
+        &self,
+        span: &Span,
+        checksums: &mut Vec<u64>,
+        own: impl Fn(usize) -> Option<u64>,
+    ) -> Vec<usize> {
         let mut unknown = Vec::new();
         for (number, block) in blocks_of(span).enumerate() {
-            let offset = block as u64 * CHECKSUM_BYTES;
-            let checksum = match bytes.locations.extents(offset, offset + 1).next() {
-                Some(_) => Some(bytes.checksums[block]),
-                None => self.contents.touched.get(span.run, block),
-            };
+            let checksum = own(block).or_else(|| self.contents.touched.get(span.run, block as u64));
             checksums.push(checksum.unwrap_or(0));
             if checksum.is_none() {
                 unknown.push(number);
             }
         }
-        Some(unknown)
+        unknown
     }
 
     /// Learns the checksums of those blocks of `span` that [`Store::expected`] did not know, from the first read of
-    /// them; `checksums` are the span's. They are durable with the next commit, or when the store is closed.
+    /// them, which has begun after the last rollback; `checksums` are the span's. They are durable with the next commit,
+    /// or when the store is closed. The answer are the blocks that another read has found otherwise meanwhile.
     ///
     /// # Errors
-    /// The blocks that another read has found otherwise meanwhile: the file has changed.
-    pub fn touch(&mut self, span: &Span, unknown: &[usize], checksums: &[u64]) -> Result<(), Vec<usize>> {
-        let run_bytes = self.contents.run(span).bytes;
-        let first = blocks_of(span).start;
+    /// [`Error::SourceChanged`]: a file is not what it was, so what was read of it is not believed.
+    pub fn touch(&mut self, span: &Span, unknown: &[usize], checksums: &[u64]) -> Result<Vec<usize>, Error> {
+        let (Some(first), Some(last)) = (unknown.first(), unknown.last()) else { return Ok(Vec::new()) };
+        let start = blocks_of(span).start;
+        let offset = |number: usize| (start + number) as u64 * CHECKSUM_BYTES;
+        if let Some(open) = &self.sources {
+            let records = &self.contents.layout.sources.files;
+            let mut checked = None;
+            for source in self.sources_of(span.run, offset(*first), offset(last + 1)) {
+                if checked.replace(source) != Some(source) {
+                    open.check(source, &records[source as usize])?;
+                }
+            }
+        }
         let mut changed = Vec::new();
         for number in unknown.iter().copied() {
-            let (block, checksum) = (first + number, checksums[number]);
+            let (block, checksum) = ((start + number) as u64, checksums[number]);
             match self.contents.touched.get(span.run, block) {
                 Some(known) if known != checksum => changed.push(number),
                 Some(_) => {}
                 None => {
-                    self.contents.touched.set(span.run, run_bytes, block, checksum);
-                    self.unsaved_touches.set(span.run, run_bytes, block, checksum);
+                    self.contents.touched.set(span.run, block, checksum);
+                    self.unsaved_touches.set(span.run, block, checksum);
                 }
             }
         }
-        if changed.is_empty() { Ok(()) } else { Err(changed) }
+        Ok(changed)
     }
+}
+
+/// What a read needs of the store's own files, besides what sources have.
+pub(crate) struct Rest {
+    pub priority: Priority,
+    /// Where each of its extents goes in the slot.
+    offsets: Vec<u64>,
 }
 
 /// Makes a part of a slot zero.

@@ -54,6 +54,7 @@ mod stages;
 mod store;
 mod transfer;
 mod verify;
+mod verify_in_place;
 
 pub use blocking::BlockingStore;
 pub use bundle::{

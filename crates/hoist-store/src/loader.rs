@@ -146,13 +146,14 @@ impl Loader {
     fn apply_touch(&mut self, record: TouchRecord) -> Result<(), String> {
         let TouchRecord { run, offset, checksums } = record;
         let info = self.infos.get(run as usize).filter(|info| self.is_sourced(info));
-        let end = offset.checked_add((checksums.len() as u64).saturating_mul(CHECKSUM_BYTES));
-        let fits = |info: &RunInfo| end.is_some_and(|end| end <= info.bytes.next_multiple_of(CHECKSUM_BYTES));
-        let Some(info) = info.filter(|info| offset.is_multiple_of(CHECKSUM_BYTES) && fits(info)) else {
+        let blocks =
+            offset / CHECKSUM_BYTES..(offset / CHECKSUM_BYTES).saturating_add(checksums.len() as u64);
+        let fits = |info: &RunInfo| blocks.end <= info.bytes.div_ceil(CHECKSUM_BYTES);
+        if !offset.is_multiple_of(CHECKSUM_BYTES) || !info.is_some_and(fits) {
             return Err(format!("{} checksums at {offset} of run {run} do not fit it", checksums.len()));
-        };
-        for (block, checksum) in ((offset / CHECKSUM_BYTES) as usize..).zip(checksums) {
-            self.touched.set(RunId(run), info.bytes, block, checksum);
+        }
+        for (block, checksum) in blocks.zip(checksums) {
+            self.touched.set(RunId(run), block, checksum);
         }
         Ok(())
     }
@@ -169,6 +170,27 @@ impl Loader {
         }
         let between = BUNDLE_ALIGN_BYTES * run.tensors.len() as u64;
         self.sources.files.iter().try_fold(between, |sum, file| sum.checked_add(file.bytes))
+    }
+
+    /// A run lies in sources as a whole, and tensors cover it but for what brings them to their alignment: each span of it
+    /// has something to read.
+    fn check_sourced(&self, run: &RunInfo) -> Result<(), &'static str> {
+        let placed = run.tensors.iter().filter(|tensor| self.sources.places.contains_key(tensor)).count();
+        if placed == 0 {
+            return Ok(());
+        }
+        if placed < run.tensors.len() || self.run_bytes_max(run).is_none_or(|most| run.bytes > most) {
+            return Err("lies in sources in parts, or is larger than they are");
+        }
+        let mut at = 0;
+        for id in run.tensors.iter() {
+            let tensor = &self.tensors[id.0 as usize];
+            if tensor.offset < at || tensor.offset - at >= BUNDLE_ALIGN_BYTES {
+                return Err("has tensors that lie over each other, or apart");
+            }
+            at = tensor.offset + tensor.bytes;
+        }
+        if at == run.bytes { Ok(()) } else { Err("does not end where its last tensor does") }
     }
 
     /// The span of a record that contradicts nothing.
@@ -241,11 +263,7 @@ impl Loader {
             self.tensors[id.0 as usize].spec.life = Life::Derived { from };
         }
         for (number, run) in self.infos.iter().enumerate() {
-            let placed = run.tensors.iter().filter(|tensor| self.sources.places.contains_key(tensor)).count();
-            let possible = self.run_bytes_max(run).is_some_and(|most| run.bytes <= most);
-            if placed > 0 && (placed < run.tensors.len() || !possible) {
-                return Err(format!("run {number} lies in sources in parts, or is larger than they are"));
-            }
+            self.check_sourced(run).map_err(|what| format!("run {number} {what}"))?;
         }
         let (by_name, sources) = (Vec::new(), self.sources);
         let mut layout = Layout { tensors: self.tensors, runs: self.infos, by_name, sources };

@@ -39,6 +39,9 @@ impl Store {
         if let Some(why) = self.read_only.as_ref().filter(|why| durable || **why == ReadOnly::Shared) {
             return Err(why.error());
         }
+        if self.durability == Durability::None && self.contents.layout.is_sourced(span.run) {
+            return Err(Error::InModel { span: *span });
+        }
         if durable && !self.may_overwrite(span) {
             match self.allocate(span, span.bytes, &[]) {
                 // What this epoch has written is in no record yet, so it may be written over: an epoch that writes all

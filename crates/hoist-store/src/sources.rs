@@ -1,14 +1,13 @@
 //! Files outside the store that hold bytes of its tensors: what lies where in them, and what is known of it.
 
 use crate::bundle::Layout;
-use crate::ranges::Ranges;
 use crate::{Error, RunId, TensorId};
-use hoist_format::{CHECKSUM_BYTES, SourcePlace, SourceRecord, blocks};
+use hoist_format::{CHECKSUM_BYTES, SourcePlace, SourceRecord, TouchRecord};
 use hoist_io::{FileId, IoThread};
 use std::collections::BTreeMap;
-use std::fs::Metadata;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The files, and the places of tensors in them.
 #[derive(Default)]
@@ -50,78 +49,74 @@ impl Layout {
     }
 }
 
-/// Checksums of what lies in sources, as it was when it was read first. They are of no epoch: the files do not change.
+/// Checksums of what lies in sources, as it was when it was read first, by block. They are of no epoch: the files do not
+/// change. By block alone, as a journal may name any.
 #[derive(Default, Clone)]
 pub(crate) struct Touched {
-    runs: BTreeMap<RunId, TouchedRun>,
-}
-
-#[derive(Default, Clone)]
-struct TouchedRun {
-    /// The bytes whose checksums are known: whole blocks.
-    known: Ranges,
-    /// One per block of the run.
-    checksums: Vec<u64>,
+    checksums: BTreeMap<(RunId, u64), u64>,
 }
 
 impl Touched {
-    /// The checksum of a block, if it is known.
-    pub fn get(&self, run: RunId, block: usize) -> Option<u64> {
-        let touched = self.runs.get(&run)?;
-        let offset = block as u64 * CHECKSUM_BYTES;
-        let (_, _, known) = *touched.known.split(offset, offset + 1).first()?;
-        known.then(|| touched.checksums[block])
+    pub fn is_empty(&self) -> bool {
+        self.checksums.is_empty()
     }
 
-    /// Learns the checksum of a block, which reaches from `offset` to `end`, of a run of `run_bytes`.
-    pub fn set(&mut self, run: RunId, run_bytes: u64, block: usize, checksum: u64) {
-        let touched = self.runs.entry(run).or_default();
-        touched.checksums.resize(blocks(run_bytes), 0);
-        touched.checksums[block] = checksum;
-        let offset = block as u64 * CHECKSUM_BYTES;
-        touched.known.insert(offset, (offset + CHECKSUM_BYTES).min(run_bytes));
+    /// The checksum of a block of a run, if it is known.
+    pub fn get(&self, run: RunId, block: u64) -> Option<u64> {
+        self.checksums.get(&(run, block)).copied()
+    }
+
+    /// Learns the checksum of a block.
+    pub fn set(&mut self, run: RunId, block: u64, checksum: u64) {
+        self.checksums.insert((run, block), checksum);
     }
 
     /// Learns what another knows.
     pub fn extend(&mut self, other: &Touched) {
-        for (run, touched) in &other.runs {
-            let own = self.runs.entry(*run).or_default();
-            own.checksums.resize(touched.checksums.len(), 0);
-            for (from, to) in touched.known.iter() {
-                let blocks = (from / CHECKSUM_BYTES) as usize..blocks(to);
-                own.checksums[blocks.clone()].copy_from_slice(&touched.checksums[blocks]);
-                own.known.insert(from, to);
+        self.checksums.extend(other.checksums.iter().map(|(place, checksum)| (*place, *checksum)));
+    }
+
+    /// All that is known, a record for each row of at most so many blocks.
+    pub fn records(&self, blocks_max: usize) -> Vec<TouchRecord> {
+        let mut records: Vec<TouchRecord> = Vec::new();
+        for ((run, block), checksum) in &self.checksums {
+            let offset = block * CHECKSUM_BYTES;
+            let end = |last: &TouchRecord| last.offset + last.checksums.len() as u64 * CHECKSUM_BYTES;
+            match records.last_mut() {
+                Some(last)
+                    if (last.run, end(last)) == (run.0, offset) && last.checksums.len() < blocks_max =>
+                {
+                    last.checksums.push(*checksum);
+                }
+                _ => records.push(TouchRecord { run: run.0, offset, checksums: vec![*checksum] }),
             }
         }
-    }
-
-    /// All that is known: runs and ranges of them.
-    pub fn all(&self) -> impl Iterator<Item = (RunId, u64, u64)> {
-        self.runs.iter().flat_map(|(run, touched)| touched.known.iter().map(|(from, to)| (*run, from, to)))
-    }
-
-    /// The checksums of a range that is known.
-    pub fn checksums(&self, run: RunId, from: u64, to: u64) -> &[u64] {
-        let blocks = (from / CHECKSUM_BYTES) as usize..blocks(to);
-        self.runs.get(&run).map_or(&[], |touched| &touched.checksums[blocks])
+        records
     }
 }
 
 /// The sources, open.
 pub(crate) struct OpenSources {
     pub io: IoThread,
-    /// In the order of the records.
-    pub files: Vec<FileId>,
+    /// In the order of the records; why one is not open.
+    pub files: Vec<Result<OpenSource, String>>,
+}
+
+/// A source.
+pub(crate) struct OpenSource {
+    pub id: FileId,
+    /// The same, to be asked whether it was changed.
+    pub file: File,
 }
 
 /// What a file is known by in a store.
 ///
 /// # Errors
 /// [`Error::File`]; [`Error::Safetensors`] for a path that is no text.
-pub(crate) fn record(path: &Path) -> Result<SourceRecord, Error> {
+pub(crate) fn record(path: &Path, file: &File) -> Result<SourceRecord, Error> {
     let failed = |source| Error::File { doing: "finding", path: path.to_owned(), source };
+    let metadata = file.metadata().map_err(failed)?;
     let path = path.canonicalize().map_err(failed)?;
-    let metadata = path.metadata().map_err(failed)?;
     let Some(text) = path.to_str().map(str::to_owned) else {
         let what = "a store can only name files whose paths are UTF-8: rename it".to_owned();
         return Err(Error::Safetensors { path, what });
@@ -130,22 +125,28 @@ pub(crate) fn record(path: &Path) -> Result<SourceRecord, Error> {
     Ok(SourceRecord { path: text, bytes: metadata.len(), mtime, inode })
 }
 
-/// Whether a source is what it was when the store was made.
+/// A source, if it is what it was when the store was made; else what differs.
 ///
 /// # Errors
-/// [`Error::SourceChanged`], [`Error::File`].
-pub(crate) fn check(source: &SourceRecord) -> Result<PathBuf, Error> {
-    let path = PathBuf::from(&source.path);
-    let failed = |source| Error::File { doing: "finding", path: path.clone(), source };
-    let found: Metadata = path.metadata().map_err(failed)?;
-    let what = if found.len() != source.bytes {
-        format!("it has {} bytes, and had {}", found.len(), source.bytes)
+/// The text says what differs, or why it cannot be opened.
+pub(crate) fn open(source: &SourceRecord) -> Result<File, String> {
+    let file = File::open(&source.path).map_err(|error| error.to_string())?;
+    check(source, &file).map(|()| file)
+}
+
+/// Whether an open source is what it was when the store was made.
+///
+/// # Errors
+/// The text says what differs.
+pub(crate) fn check(source: &SourceRecord, file: &File) -> Result<(), String> {
+    let found = file.metadata().map_err(|error| error.to_string())?;
+    if found.len() != source.bytes {
+        Err(format!("it has {} bytes, and had {}", found.len(), source.bytes))
     } else if (found.mtime(), found.mtime_nsec() as u32) != source.mtime {
-        "it was written to since".to_owned()
+        Err("it was written to since".to_owned())
     } else if found.ino() != source.inode {
-        "it is another file of the same size and time".to_owned()
+        Err("it is another file of the same size and time".to_owned())
     } else {
-        return Ok(path);
-    };
-    Err(Error::SourceChanged { path, what })
+        Ok(())
+    }
 }

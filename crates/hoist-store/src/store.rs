@@ -96,7 +96,6 @@ pub struct Store {
     pub(crate) held: Vec<Extent>,
     /// Emptied vectors of finished requests, so that a running store allocates none.
     pub(crate) spare_ranges: Vec<Vec<FileRange>>,
-    pub(crate) spare_parts: Vec<Vec<FileRange>>,
     pub(crate) spare_extents: Vec<Vec<Extent>>,
     pub(crate) spare_checksums: Vec<Vec<u64>>,
     pub(crate) directories: Vec<Directory>,
@@ -161,7 +160,6 @@ impl Store {
             pending: HashMap::new(),
             held: Vec::new(),
             spare_ranges: Vec::new(),
-            spare_parts: Vec::new(),
             spare_extents: Vec::new(),
             spare_checksums: Vec::new(),
             directories,
@@ -352,9 +350,11 @@ impl Store {
         self.contents.checksums(span)
     }
 
-    /// Removes the store's files: for one that was just made and cannot be used.
+    /// Removes the store's files: for one that was just made and cannot be used. One that has an epoch keeps them.
     pub fn discard(self) {
-        create::discard(&self.directories);
+        if self.epoch.number == 0 {
+            create::discard(&self.directories);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::free_space::occupied;
 use crate::ids::{self, CALLER_IDS, OWN_ID};
+use crate::in_place::Rest;
 use crate::{Error, Span, Store, StoreEvent};
 use hoist_format::Extent;
 use hoist_io::{Completion, FileRange, Priority, Request, RequestId, Transfer};
@@ -14,6 +15,8 @@ pub(crate) struct Pending {
     pub extents: Vec<Extent>,
     /// Whether the thread of the sources has a part.
     pub in_sources: bool,
+    /// What follows when that has come.
+    pub rest: Option<Rest>,
     pub kind: Kind,
     /// Parts that have not come back.
     pub left: u32,
@@ -57,6 +60,9 @@ impl Store {
             return Err((slot, error));
         }
         if self.is_in_place(&span) {
+            if let Err(error) = self.check_open(&span) {
+                return Err((slot, error));
+            }
             self.read_in_place(id, span, slot, priority);
             return Ok(());
         }
@@ -76,7 +82,7 @@ impl Store {
     ) {
         let left = self.push_parts(id, priority, &extents, |_| true, Transfer::Read(slot));
         let (kind, errors) = (Kind::Read { slot: None }, Vec::new());
-        self.pending.insert(id, Pending { span, extents, in_sources: false, kind, left, errors });
+        self.pending.insert(id, Pending { span, extents, in_sources: false, rest: None, kind, left, errors });
     }
 
     /// Writes the start of `slot` as the newest bytes of `span`, with their checksums, which the caller has computed.
@@ -106,12 +112,15 @@ impl Store {
         kept.extend_from_slice(checksums);
         let kind = Kind::Write { slot, new, checksums: kept, avoided: Vec::new() };
         let (in_sources, errors) = (false, Vec::new());
-        self.pending.insert(id, Pending { span, extents, in_sources, kind, left, errors });
+        self.pending.insert(id, Pending { span, extents, in_sources, rest: None, kind, left, errors });
         Ok(())
     }
 
     /// Moves a queued request to another priority.
     pub fn promote(&mut self, id: RequestId, priority: Priority) {
+        if let Some(rest) = self.pending.get_mut(&id).and_then(|pending| pending.rest.as_mut()) {
+            rest.priority = priority;
+        }
         for place in self.directories_of(id) {
             self.io(place).promote(ids::in_directory(id, place), priority);
         }
@@ -180,7 +189,7 @@ impl Store {
             }
             Err(error) => pending.errors.push((place, error.into())),
         }
-        if pending.left > 0 || self.write_elsewhere(id) { None } else { self.ended(id) }
+        if pending.left > 0 || self.read_rest(id) || self.write_elsewhere(id) { None } else { self.ended(id) }
     }
 
     /// All parts of a request have come back.

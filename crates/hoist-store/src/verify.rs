@@ -1,6 +1,7 @@
 //! Finds bytes that are not those written: of the newest epoch, and of all snapshots.
 
 use crate::location::Locations;
+use crate::verify_in_place;
 use crate::{BlockingStore, Error, Span, Store, StoreEvent};
 use crossbeam_channel::{Receiver, Sender};
 use hoist_format::{CHECKSUM_BYTES, Extent, checksum};
@@ -123,7 +124,7 @@ pub fn verify(store: &mut BlockingStore) -> Result<VerifyReport, Error> {
     for (item, error) in blocks {
         report.bad.push(bad_block(store.store(), &item, Some(error)));
     }
-    verify_in_place(store, &mut report)?;
+    verify_in_place::verify(store, &mut report)?;
     report.bad.sort_by(|one, other| (one.span, &one.snapshots).cmp(&(other.span, &other.snapshots)));
     Ok(report)
 }
@@ -147,41 +148,6 @@ fn items(store: &Store) -> Vec<Item> {
         snapshots: store.history.holders(past).map(str::to_owned).collect(),
     }));
     items
-}
-
-/// Reads what lies in files outside the store. What was never read has its checksum from then on.
-fn verify_in_place(store: &mut BlockingStore, report: &mut VerifyReport) -> Result<(), Error> {
-    let mut spans = Vec::new();
-    for (run, info) in store.store().contents.durable_runs() {
-        if store.store().contents.layout.is_sourced(run) {
-            let gaps = store.store().contents.bytes[run.0 as usize].locations.gaps(0, info.bytes);
-            spans.extend(gaps.into_iter().map(|(from, to)| Span { run, offset: from, bytes: to - from }));
-        }
-    }
-    for span in spans {
-        let chunks: Vec<_> = store.chunks(span)?.collect();
-        store.read_each(chunks.into_iter(), |store, span, slot| {
-            report.blocks += hoist_format::blocks(span.bytes) as u64;
-            report.bytes += span.bytes;
-            let unreadable = match slot.and_then(|slot| store.check_blocks(&span, &slot)) {
-                Ok(bad) => {
-                    let bad = bad.into_iter().map(|block| store.store().block(&span, block));
-                    report.bad.extend(bad.map(|block| bad_in_place(store.store(), block, None)));
-                    return Ok(());
-                }
-                Err(error) => error.to_string(),
-            };
-            report.bad.push(bad_in_place(store.store(), span, Some(unreadable)));
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
-fn bad_in_place(store: &Store, span: Span, unreadable: Option<String>) -> BadBlock {
-    let name = |id: crate::TensorId| store.tensors()[id.0 as usize].spec.name.clone();
-    let (tensors, places) = (store.tensors_in(&span).map(name).collect(), store.in_sources(&span));
-    BadBlock { tensors, snapshots: Vec::new(), span, places, unreadable }
 }
 
 fn bad_block(store: &Store, item: &Item, unreadable: Option<String>) -> BadBlock {

@@ -138,8 +138,15 @@ impl Pipeline {
         let unit = self.requests.get(&request.0);
         let unit = unit.unwrap_or_else(|| panic!("request {} was never made", request.0)).0 as usize;
         let span = self.units.spans[unit];
-        let touched = self.store.touch(&span, unknown, sums).err().unwrap_or_default();
-        match bad.iter().chain(&touched).next() {
+        let touched = match bad {
+            [] => self.store.touch(&span, unknown, sums),
+            bad => Ok(bad.to_vec()),
+        };
+        let touched = match touched {
+            Ok(touched) => touched,
+            Err(error) => return self.not_read(request, slot, error),
+        };
+        match touched.first() {
             None => {
                 let unit = self.ended(request);
                 self.slots.host_arrives(unit, slot);

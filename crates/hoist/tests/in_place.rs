@@ -140,11 +140,15 @@ fn a_byte_that_changes_behind_its_back_is_no_lease() {
     let text = error.to_string();
     assert!(matches!(error, Error::Corrupt { .. }), "{text}");
     assert!(text.contains("layer.0.head") && text.contains("model.safetensors"), "{text}");
-    // The others are served; the file, which was changed, is not opened again.
+    // The others are served; of the file, which was changed, nothing is read when it is opened again.
     engine.abort_step().unwrap();
     engine.close().unwrap();
-    let error = Engine::open(config(folder.path())).err().unwrap().to_string();
+    let engine = Engine::open(config(folder.path())).unwrap();
+    let order = declare(&engine, Tier::Host, Mode::Read);
+    let error = check(&engine, order, [0; 5]).unwrap_err().to_string();
     assert!(error.contains("model.safetensors") && error.contains("written to"), "{error}");
+    engine.abort_step().unwrap();
+    engine.close().unwrap();
 }
 
 #[test]

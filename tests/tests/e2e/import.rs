@@ -63,7 +63,8 @@ fn in_place_nothing_is_copied_and_all_is_there() {
     let modified = std::fs::metadata(&written).unwrap().modified().unwrap();
     let file = std::fs::File::options().write(true).open(&written).unwrap();
     file.write_all_at(&[!bytes[bytes.len() - 100]], bytes.len() as u64 - 100).unwrap();
-    assert!(run(path, &["ls", "store"], 1).contains("written to since"));
+    assert!(run(path, &["ls", "store"], 0).contains("in place"));
+    assert!(run(path, &["verify", "store"], 1).contains("written to since"));
     file.set_times(std::fs::FileTimes::new().set_modified(modified)).unwrap();
     let bad = run(path, &["verify", "store"], 1);
     assert!(bad.contains("layer.1.large") && bad.contains("model.safetensors"), "{bad}");

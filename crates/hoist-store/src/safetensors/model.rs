@@ -71,7 +71,8 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::File`]; [`Error::Safetensors`] for a file that was changed since the model was opened.
     pub(crate) fn sources(&self) -> Result<Vec<SourceRecord>, Error> {
-        self.files.iter().map(|file| file.open_again().and_then(|_| sources::record(&file.path))).collect()
+        let record = |one: &ModelFile| sources::record(&one.path, &one.open_again()?);
+        self.files.iter().map(record).collect()
     }
 
     /// Where the bytes of each tensor start.
