@@ -80,4 +80,10 @@ fn run() {
     assert_eq!(store.wait_for_commit(), 6);
     store.assert_holds(whole, 1);
     assert_eq!(store.store.note("3"), Some(&vec![1; NOTE_BYTES][..]));
+    // Nor has anybody kept it.
+    store.write(whole, 7).unwrap();
+    store.commit();
+    store.store.delete_snapshot("kept").unwrap();
+    assert!(matches!(store.any_event(), StoreEvent::Recorded { result: Ok(()) }));
+    assert_eq!(free(&store), before + BYTES);
 }
