@@ -186,7 +186,7 @@ impl Store {
             }
             from = next;
         }
-        let rest = (!extents.is_empty()).then(|| Rest { priority, offsets });
+        let rest = (!extents.is_empty()).then_some(Rest { priority, offsets });
         self.push_source_read(id, (span, extents, rest), (ranges, slot), priority);
     }
 
