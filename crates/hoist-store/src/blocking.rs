@@ -1,6 +1,6 @@
 //! A store for tools: it waits for its own requests.
 
-use crate::{Config, Error, ModelFiles, Scalars, Span, Store, StoreEvent, TensorSpec, verify_touched};
+use crate::{Config, Error, ModelFiles, Scalars, Span, Store, StoreEvent, TensorSpec};
 use crossbeam_channel::Receiver;
 use hoist_format::{CHECKSUM_BYTES, Extent, checksum};
 use hoist_io::{Completion, Priority, RequestId};
@@ -22,7 +22,8 @@ pub struct BlockingStore {
     pages: usize,
     completions: Receiver<Completion>,
     last_id: RequestId,
-    written: Vec<u64>,
+    /// Kept between requests: the checksums of one.
+    pub(crate) sums: Vec<u64>,
     /// The error of a write that came back behind its caller's back.
     failed: Option<Error>,
     writes_in_flight: usize,
@@ -92,7 +93,7 @@ impl BlockingStore {
             pages: slab.pages_free(),
             completions,
             last_id: 0,
-            written: Vec::new(),
+            sums: Vec::new(),
             failed: None,
             writes_in_flight: 0,
         }
@@ -166,11 +167,11 @@ impl BlockingStore {
             }
             let mut slot = self.slot(chunk.bytes)?;
             fill(chunk.offset, &mut slot)?;
-            let mut checksums = std::mem::take(&mut self.written);
+            let mut checksums = std::mem::take(&mut self.sums);
             checksum(slot.parts(), &mut checksums);
             self.last_id += 1;
             let pushed = self.store.write(self.last_id, chunk, slot.share(), &checksums);
-            self.written = checksums;
+            self.sums = checksums;
             pushed.map_err(|(_, error)| error)?;
             self.writes_in_flight += 1;
         }
@@ -315,63 +316,6 @@ impl BlockingStore {
         self.last_id
     }
 
-    /// The bytes of a tensor, verified: for small ones and for tests, as all of them are in memory.
-    ///
-    /// # Errors
-    /// Those of [`Store::read`], [`Error::Corrupt`].
-    pub fn tensor_bytes(&mut self, tensor: crate::TensorId) -> Result<Vec<u8>, Error> {
-        let info = &self.store.tensors()[tensor.0 as usize];
-        let (from, to) = (info.offset, info.offset + info.bytes);
-        let mut bytes = Vec::with_capacity(info.bytes as usize);
-        let spans: Vec<_> = self.chunks(self.store.covering(tensor))?.collect();
-        self.read_each(spans.into_iter(), |this, span, slot| {
-            let slot = slot?;
-            this.check(&span, &slot)?;
-            for_overlap(slot.parts(), span.offset, from, to, |part| {
-                bytes.extend_from_slice(part);
-                Ok(())
-            })
-        })?;
-        Ok(bytes)
-    }
-
-    /// Compares what was read with its checksums; those that nobody knew are known from then on.
-    pub(crate) fn check(&mut self, span: &Span, slot: &Slot) -> Result<(), Error> {
-        match self.check_blocks(span, slot, false)?.first() {
-            None => Ok(()),
-            Some(block) => {
-                let what = self.store.describe(&self.store.block(span, *block));
-                Err(Error::Corrupt { what })
-            }
-        }
-    }
-
-    /// The same of the newest bytes, or of what sources have; the numbers of the blocks of `span` that are not what they
-    /// should be.
-    ///
-    /// # Errors
-    /// [`Error::NoBytes`], [`Error::SourceChanged`].
-    pub(crate) fn check_blocks(
-        &mut self,
-        span: &Span,
-        slot: &Slot,
-        in_sources: bool,
-    ) -> Result<Vec<usize>, Error> {
-        let mut expected = std::mem::take(&mut self.written);
-        expected.clear();
-        let unknown = match in_sources {
-            true => Some(self.store.expected_of_sources(span, &mut expected)),
-            false => self.store.expected(span, &mut expected),
-        };
-        let unknown = unknown.ok_or(Error::NoBytes { span: *span })?;
-        let verified = match verify_touched(&mut expected, &unknown, slot.parts()) {
-            Ok(()) => self.store.touch(span, &unknown, &expected),
-            Err(bad) => Ok(bad),
-        };
-        self.written = expected;
-        verified
-    }
-
     /// Removes the store's files.
     pub(crate) fn discard(self) {
         self.store.discard();
@@ -392,23 +336,4 @@ fn channel() -> (impl Fn(Completion) + Send + Clone + 'static, Receiver<Completi
     // The receiver is gone when the tool is: then nobody wants the completion.
     let deliver = move |completion| drop(sender.send(completion));
     (deliver, receiver)
-}
-
-/// Calls `take` with those parts of `parts`, whose first byte is at `start`, that lie in `from..to`.
-pub(crate) fn for_overlap<'a>(
-    parts: impl Iterator<Item = &'a [u8]>,
-    start: u64,
-    from: u64,
-    to: u64,
-    mut take: impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut at = start;
-    for part in parts {
-        let end = at + part.len() as u64;
-        if at < to && from < end {
-            take(&part[(from.max(at) - at) as usize..(to.min(end) - at) as usize])?;
-        }
-        at = end;
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@
 mod batch;
 mod blocking;
 mod blocking_io;
+mod blocking_verified;
 mod bundle;
 mod changes;
 mod close;
@@ -21,6 +22,7 @@ mod config;
 mod contents;
 mod create;
 mod directory;
+mod drive_errors;
 mod error;
 mod few;
 mod free_space;

@@ -329,10 +329,11 @@ proptest! {
 
     /// Whatever is written, kept and taken back: each block is what it was last, and what never was is the model's.
     #[test]
-    fn what_is_written_goes_to_the_store(ops in proptest::collection::vec(op(), 1..40), step in any::<bool>(), blanks in 0..9usize) {
+    fn what_is_written_goes_to_the_store(ops in proptest::collection::vec(op(), 1..40), step in any::<bool>(), blanks in 0..9usize, directories in 1..4u32) {
         let model = Model::new(&[&[MIB + 3, 5000, 2, 600_000, 700_001]], blanks);
         let durability = if step { Durability::Step } else { Durability::Snapshot };
-        let config = Config { in_place_room_bytes: 8 << 20, durability, ..model.config() };
+        let nvme_path = (0..directories).map(|number| model.folder.path().join(format!("store-{number}"))).collect();
+        let config = Config { nvme_path, in_place_room_bytes: 8 << 20, durability, ..model.config() };
         let mut store = model.create(&config);
         let mut now: Runs = store.store().runs().iter().map(|run| vec![0; run.bytes as usize]).collect();
         for (name, bytes) in &model.tensors {

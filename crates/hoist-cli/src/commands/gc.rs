@@ -17,7 +17,7 @@ pub struct Args {
 /// # Errors
 /// When the store cannot be opened.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let store = opened::open(&args.directories.all())?;
+    let store = opened::open_shared(&args.directories.all(), None)?;
     let space = store.store().space();
     let room = store.store().room_for_steps();
     opened::close(store, Ok(()))?;

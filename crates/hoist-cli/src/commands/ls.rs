@@ -23,7 +23,7 @@ pub struct Args {
 /// # Errors
 /// When the store cannot be opened.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let store = opened::open_at(&args.directories.all(), args.snapshot.as_deref())?;
+    let store = opened::open_shared(&args.directories.all(), args.snapshot.as_deref())?;
     let table = table(store.store());
     let tensors = store.store().tensors();
     let (count, bytes) = (tensors.len(), tensors.iter().map(|tensor| tensor.bytes).sum());

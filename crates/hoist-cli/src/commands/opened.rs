@@ -61,6 +61,17 @@ pub fn open_at(directories: &[PathBuf], snapshot: Option<&str>) -> Result<Blocki
         .map_err(|error| Failure::Work(format!("opening the store: {error}")))
 }
 
+/// Opens the store in these directories beside others who only look at it, at a snapshot if one is named: nothing of it
+/// changes.
+///
+/// # Errors
+/// What the store says.
+pub fn open_shared(directories: &[PathBuf], snapshot: Option<&str>) -> Result<BlockingStore, Failure> {
+    let config = Config { snapshot: snapshot.map(str::to_owned), ..config(directories) };
+    BlockingStore::open_shared(&config, &hoist_io::Config::default(), &slab()?)
+        .map_err(|error| Failure::Work(format!("opening the store: {error}")))
+}
+
 /// Closes a store, after the work or after its failure.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use super::wholes::{Whole, blocks_with};
 use super::{RankStores, RanksError};
-use crate::blocking::for_overlap;
+use crate::blocking_verified::for_overlap;
 use crate::spec::elements;
 use crate::{BlockingStore, Error, Life, Span, Store, TensorId};
 use hoist_format::CHECKSUM_BYTES;

@@ -3,7 +3,7 @@
 use super::names::Names;
 use super::new_files::{NewFiles, remove_leftovers, sync_folder_of};
 use super::{METADATA_NOTE, header, index, split};
-use crate::blocking::for_overlap;
+use crate::blocking_verified::for_overlap;
 use crate::{BlockingStore, Error, LifeKind, Span, Store, TensorId, TensorInfo};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
