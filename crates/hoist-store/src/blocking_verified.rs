@@ -52,7 +52,7 @@ impl BlockingStore {
             true => Some(self.store.expected_of_sources(span, &mut expected)),
             false => self.store.expected(span, &mut expected),
         };
-        let unknown = unknown.ok_or(Error::NoBytes { span: *span })?;
+        let unknown = unknown.ok_or_else(|| self.store.no_bytes(*span))?;
         let verified = match verify_touched(&mut expected, &unknown, slot.parts()) {
             Ok(()) => self.store.touch(span, &unknown, &expected),
             Err(bad) => Ok(bad),

@@ -13,7 +13,7 @@ use crate::journal;
 use crate::lock::Holders;
 use crate::open::{Threads, check};
 use crate::safetensors::METADATA_NOTE;
-use crate::segments;
+use crate::segments::{self, Segments};
 use crate::shares::Shares;
 use crate::spread::Spread;
 use crate::store::{Drives, Durable};
@@ -74,7 +74,8 @@ where
         Ok((segments, header, sources)) => {
             let (history, shares, epoch) = (History::default(), Shares::default(), EpochRecord::default());
             let durable = Durable { contents, history, shares, epoch, batch: 0 };
-            let drives = Drives { directories, segments, spread, sources };
+            let (segments, missing) = (Segments::new(segments), Vec::new());
+            let drives = Drives { directories, segments, spread, sources, missing };
             Ok(Store::new(config, header, durable, drives, switch))
         }
         Err(error) => {

@@ -124,6 +124,14 @@ pub enum Error {
         /// The span.
         span: Span,
     },
+    /// Not all of the store's directories are there.
+    #[error("{span} has no bytes in the directories that were given, and these are missing: {directories}")]
+    Missing {
+        /// The span.
+        span: Span,
+        /// Their names when the store was made.
+        directories: String,
+    },
     /// A write overlaps one in flight.
     #[error("{span} is being written: wait for that write")]
     Busy {

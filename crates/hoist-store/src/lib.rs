@@ -35,6 +35,7 @@ mod loader;
 mod location;
 mod lock;
 mod ls;
+mod missing;
 mod open;
 mod places;
 mod placing;

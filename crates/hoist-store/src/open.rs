@@ -10,7 +10,8 @@ use crate::in_place::open_sources;
 use crate::journal::{self, Copy};
 use crate::loader::Loader;
 use crate::lock::{Holders, Lock};
-use crate::segments::Segment;
+use crate::missing;
+use crate::segments::{Segment, Segments};
 use crate::shared::ReadOnly;
 use crate::shares::Shares;
 use crate::spread::Spread;
@@ -83,18 +84,28 @@ where
         let copy = journal::read(&directory, &mut switch)?;
         copies.push((directory, copy));
     }
-    let (header, best) = agree(&mut copies)?;
+    let (header, best, present) = agree(&mut copies, holders)?;
     let (found, asked) = ((header.rank, header.world_size), (config.rank, config.world_size));
     if config.world_size > 0 && found != asked {
         return Err(Error::Rank { found, asked });
     }
     let (epoch, batch) = (best.epoch.clone(), best.batch);
     let damaged = |directory: &Directory, what| Error::Damaged { directory: directory.path.clone(), what };
-    let (contents, history) = best.finish().map_err(|what| damaged(&copies[0].0, what))?;
-    let mut segments = Vec::new();
-    for (place, (directory, _)) in copies.iter_mut().enumerate() {
-        let sizes = header.segments.get(place).map_or(&[][..], Vec::as_slice);
-        open_segments(place, directory, sizes, &mut segments)?;
+    let (mut contents, mut history) = best.finish().map_err(|what| damaged(&copies[0].0, what))?;
+    let (mut segments, mut missing) = (Segments::new(Vec::new()), Vec::new());
+    for (number, name) in header.directories.iter().enumerate() {
+        let sizes = header.segments.get(number).map_or(&[][..], Vec::as_slice);
+        match present.iter().position(|present| *present == number) {
+            Some(place) => open_segments(place, &mut copies[place].0, sizes, &mut segments)?,
+            None => {
+                segments.push_missing(sizes.len());
+                missing.push(name.clone());
+            }
+        }
+    }
+    if !missing.is_empty() {
+        tracing::warn!(missing = missing.join(", "), "what lies in these directories has no bytes");
+        missing::leave_out(&mut contents, &mut history, &segments)?;
     }
     let shares = take_up_space(&mut copies, &segments, &contents, &history)?;
     let mut spread = Spread::new(copies.len());
@@ -108,7 +119,7 @@ where
     };
     let durable = Durable { contents, history, shares, epoch, batch };
     let sources = open_sources(&durable.contents.layout.sources.files, threads, directories.len(), &switch)?;
-    let drives = Drives { directories, segments, spread, sources };
+    let drives = Drives { directories, segments, spread, sources, missing };
     let mut store = Store::new(config, header, durable, drives, switch);
     match (config.epoch, holders) {
         (Some(epoch), Holders::One) => store.start_at(epoch)?,
@@ -126,8 +137,12 @@ where
     Ok(store)
 }
 
-/// Puts the directories in the store's order and finds the newest of what they say.
-fn agree(copies: &mut Vec<(Directory, Copy)>) -> Result<(Header, Loader), Error> {
+/// Puts the directories in the store's order and finds the newest of what they say. Which of the store's directories each
+/// is: who only reads may do without some.
+fn agree(
+    copies: &mut Vec<(Directory, Copy)>,
+    holders: Holders,
+) -> Result<(Header, Loader, Vec<usize>), Error> {
     let newest_seen = copies.iter().filter_map(|(_, copy)| copy.newest_seen).max();
     let batch = |copy: &Copy| copy.found.as_ref().map(|found| found.batch);
     let best = copies.iter().enumerate().filter_map(|(place, (_, copy))| Some((batch(copy)?, place))).max();
@@ -149,16 +164,23 @@ fn agree(copies: &mut Vec<(Directory, Copy)>) -> Result<(Header, Loader), Error>
     let Some(header) = copies[best].1.found.as_ref().map(|found| found.header.clone()) else {
         unreachable!("the newest copy has a journal")
     };
-    order(copies, &header)?;
+    let present = order(copies, &header, holders)?;
     // `order` has moved the copies; the newest one is where its header says.
-    let Some(found) = &mut copies[header.directory as usize].1.found else {
+    let newest = present.iter().position(|place| *place == header.directory as usize);
+    let Some(found) = newest.and_then(|newest| copies[newest].1.found.as_mut()) else {
         unreachable!("the newest copy is in directory {}", header.directory)
     };
-    Ok((header, std::mem::take(&mut found.loader)))
+    let loader = std::mem::take(&mut found.loader);
+    Ok((header, loader, present))
 }
 
-/// Sorts the copies by their number in the store; each number must be there once.
-fn order(copies: &mut Vec<(Directory, Copy)>, header: &Header) -> Result<(), Error> {
+/// Sorts the copies by their number in the store; each number must be there once, or, for readers, once at most. The
+/// numbers.
+fn order(
+    copies: &mut Vec<(Directory, Copy)>,
+    header: &Header,
+    holders: Holders,
+) -> Result<Vec<usize>, Error> {
     let wrong = |what| Err(Error::Directories { what });
     let mut places: Vec<Option<(Directory, Copy)>> = header.directories.iter().map(|_| None).collect();
     let mut unnumbered = Vec::new();
@@ -191,21 +213,25 @@ fn order(copies: &mut Vec<(Directory, Copy)>, header: &Header) -> Result<(), Err
         }
     }
     let missing: Vec<_> = (0..places.len()).filter(|place| places[*place].is_none()).collect();
-    if !missing.is_empty() {
+    if !missing.is_empty() && holders == Holders::One {
         let names: Vec<_> = missing.iter().map(|place| header.directories[*place].as_str()).collect();
-        return wrong(format!("missing are those created as {}", names.join(", ")));
+        return wrong(format!(
+            "missing are those created as {}; without them it can only be read",
+            names.join(", ")
+        ));
     }
+    let present = (0..places.len()).filter(|place| places[*place].is_some()).collect();
     copies.extend(places.into_iter().flatten());
-    Ok(())
+    Ok(present)
 }
 
 fn open_segments(
     place: usize,
     directory: &mut Directory,
     sizes: &[u64],
-    segments: &mut Vec<Segment>,
+    segments: &mut Segments,
 ) -> Result<(), Error> {
-    directory.free = FreeSpace::new(segments.len() as u32, sizes);
+    directory.free = FreeSpace::new(segments.count() as u32, sizes);
     for (number, bytes) in sizes.iter().enumerate() {
         let number = number as u32;
         let path = segment_path(&directory.path, number);
@@ -222,7 +248,7 @@ fn open_segments(
 /// Takes the extents of all epochs out of the free space. Returns those that several have.
 fn take_up_space(
     copies: &mut [(Directory, Copy)],
-    segments: &[Segment],
+    segments: &Segments,
     contents: &Contents,
     history: &History,
 ) -> Result<Shares, Error> {
@@ -230,8 +256,7 @@ fn take_up_space(
         let what = format!("{extent:?} is claimed twice, or lies in no segment");
         Err(Error::Damaged { directory: directory.path.clone(), what })
     };
-    let place_of =
-        |extent: Extent| segments.get(extent.segment as usize).map_or(0, |segment| segment.directory);
+    let place_of = |extent: Extent| segments.get(&extent).map_or(0, |segment| segment.directory);
     let live = contents.bytes.iter().flat_map(|bytes| bytes.locations.all()).map(|piece| piece.extent);
     for extent in live {
         let directory = &mut copies[place_of(extent)].0;

@@ -6,6 +6,7 @@ use crate::directory::{Directory, segment_path};
 use crate::growth::{Growth, Step, ZEROS_BYTES};
 use crate::ids;
 use crate::spread::Spread;
+use hoist_format::Extent;
 use hoist_io::{Completion, FileId, FileOp, FileRange, Priority, Request, RequestId, Transfer};
 use hoist_memory::AlignedBuffer;
 use std::io::ErrorKind;
@@ -20,6 +21,45 @@ pub(crate) struct Segment {
     pub number: u32,
     /// The file, for that directory's thread.
     pub file: FileId,
+}
+
+/// All segments by number, but for those of directories that are not there.
+#[derive(Debug)]
+pub(crate) struct Segments(Vec<Option<Segment>>);
+
+impl Segments {
+    pub fn new(all: Vec<Segment>) -> Segments {
+        Segments(all.into_iter().map(Some).collect())
+    }
+
+    /// How many there are, with those that are not there.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The next one.
+    pub fn push(&mut self, segment: Segment) {
+        self.0.push(Some(segment));
+    }
+
+    /// The next ones are not there.
+    pub fn push_missing(&mut self, count: usize) {
+        self.0.extend((0..count).map(|_| None));
+    }
+
+    /// The segment of an extent, if it is there.
+    pub fn get(&self, extent: &Extent) -> Option<&Segment> {
+        self.0.get(extent.segment as usize)?.as_ref()
+    }
+}
+
+impl std::ops::Index<usize> for Segments {
+    type Output = Segment;
+
+    fn index(&self, number: usize) -> &Segment {
+        let segment = self.0.get(number).and_then(Option::as_ref);
+        segment.unwrap_or_else(|| panic!("segment {number} of {} is used, and is not there", self.0.len()))
+    }
 }
 
 /// Makes segments for what the store needs, with every block written: unwritten ext4 extents cost a transaction each at

@@ -10,7 +10,7 @@ use crate::history::History;
 use crate::lock::Holders;
 use crate::open::{self, Deliver, Threads};
 use crate::rollback::Retract;
-use crate::segments::Segment;
+use crate::segments::Segments;
 use crate::shared::ReadOnly;
 use crate::shares::Shares;
 use crate::sources::{OpenSources, Touched};
@@ -100,7 +100,9 @@ pub struct Store {
     pub(crate) spare_checksums: Vec<Vec<u64>>,
     pub(crate) directories: Vec<Directory>,
     /// Of all directories, by number.
-    pub(crate) segments: Vec<Segment>,
+    pub(crate) segments: Segments,
+    /// Directories that are not there: what lies in them has no bytes.
+    pub(crate) missing: Vec<String>,
     /// Files outside the store.
     pub(crate) sources: Option<OpenSources>,
     /// Checksums of what lies in them that no batch tells of.
@@ -115,7 +117,9 @@ pub struct Store {
 /// What a store is made of on its drives.
 pub(crate) struct Drives {
     pub directories: Vec<Directory>,
-    pub segments: Vec<Segment>,
+    pub segments: Segments,
+    /// The directories that are not there, as they were called when the store was made.
+    pub missing: Vec<String>,
     pub spread: Spread,
     pub sources: Option<OpenSources>,
 }
@@ -139,7 +143,7 @@ impl Store {
         switch: Switch,
     ) -> Store {
         switch.set_waits(false);
-        let Drives { directories, segments, spread, sources } = drives;
+        let Drives { directories, segments, spread, sources, missing } = drives;
         let Durable { contents, history, shares, epoch, batch } = durable;
         Store {
             header,
@@ -164,6 +168,7 @@ impl Store {
             spare_checksums: Vec::new(),
             directories,
             segments,
+            missing,
             sources,
             unsaved_touches: Touched::default(),
             spread,

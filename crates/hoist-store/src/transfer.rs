@@ -55,7 +55,7 @@ impl Store {
     ) -> Result<(), (Slot, Error)> {
         let checked = self
             .check_request(id, &span, slot.bytes())
-            .and_then(|()| if self.has_bytes(&span) { Ok(()) } else { Err(Error::NoBytes { span }) });
+            .and_then(|()| if self.has_bytes(&span) { Ok(()) } else { Err(self.no_bytes(span)) });
         if let Err(error) = checked {
             return Err((slot, error));
         }

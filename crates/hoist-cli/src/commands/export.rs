@@ -33,7 +33,7 @@ pub struct Args {
 /// When the call is wrong, the store cannot be opened, bytes are wrong, or the files cannot be written.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let shard_bytes_max = args.shard_bytes_max().map_err(|problem| Failure::Config(vec![problem]))?;
-    let mut store = opened::open_at(&args.store, args.snapshot.as_deref())?;
+    let mut store = opened::open_shared(&args.store, args.snapshot.as_deref())?;
     let exported = export_safetensors(&mut store, &args.out, shard_bytes_max)
         .map_err(|error| Failure::Work(format!("exporting to {}: {error}", args.out.display())));
     let files = opened::close(store, exported)?;

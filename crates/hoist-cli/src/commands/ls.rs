@@ -28,6 +28,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let tensors = store.store().tensors();
     let (count, bytes) = (tensors.len(), tensors.iter().map(|tensor| tensor.bytes).sum());
     let newest = epoch_text(&store.store().newest());
+    let missing: String = store
+        .store()
+        .missing()
+        .iter()
+        .map(|name| format!("missing: the directory created as {name}\n"))
+        .collect();
     let snapshots: String = store
         .store()
         .snapshots()
@@ -35,7 +41,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .collect();
     opened::close(store, Ok(()))?;
     let lines: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-    output::print(format_args!("{lines}{count} tensors, {}, {newest}\n{snapshots}", format_bytes(bytes)))
+    output::print(format_args!(
+        "{lines}{count} tensors, {}, {newest}\n{snapshots}{missing}",
+        format_bytes(bytes)
+    ))
 }
 
 /// An epoch and what its trainer has said of it, in a few words.

@@ -48,21 +48,12 @@ pub fn slab() -> Result<Arc<Slab>, Failure> {
 /// # Errors
 /// What the store says.
 pub fn open(directories: &[PathBuf]) -> Result<BlockingStore, Failure> {
-    open_at(directories, None)
-}
-
-/// The same, at a snapshot if one is named.
-///
-/// # Errors
-/// What the store says.
-pub fn open_at(directories: &[PathBuf], snapshot: Option<&str>) -> Result<BlockingStore, Failure> {
-    let config = Config { snapshot: snapshot.map(str::to_owned), ..config(directories) };
-    BlockingStore::open(&config, &hoist_io::Config::default(), &slab()?)
+    BlockingStore::open(&config(directories), &hoist_io::Config::default(), &slab()?)
         .map_err(|error| Failure::Work(format!("opening the store: {error}")))
 }
 
-/// Opens the store in these directories beside others who only look at it, at a snapshot if one is named: nothing of it
-/// changes.
+/// Opens the store in these directories beside others who only read it, at a snapshot if one is named: nothing of it
+/// changes, and not all directories must be there.
 ///
 /// # Errors
 /// What the store says.
