@@ -125,7 +125,10 @@ pub enum Error {
         span: Span,
     },
     /// Not all of the store's directories are there.
-    #[error("{span} has no bytes in the directories that were given, and these are missing: {directories}")]
+    #[error(
+        "{span} has no bytes in the directories that were given, and these are missing: {directories}; \
+             the newest epoch may be told of in them alone"
+    )]
     Missing {
         /// The span.
         span: Span,

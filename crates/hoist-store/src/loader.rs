@@ -48,7 +48,12 @@ impl Loader {
                     if header.rank >= header.world_size {
                         return Err(format!("it is rank {} of {}", header.rank, header.world_size));
                     }
-                    self.segments = header.segments.iter().flatten().copied().collect();
+                    let sizes = || header.segments.iter().flatten();
+                    let sum = sizes().try_fold(0u64, |sum, bytes| sum.checked_add(*bytes));
+                    if sum.is_none() || header.segments.len() != header.directories.len() {
+                        return Err("its segments cannot be those of its directories".into());
+                    }
+                    self.segments = sizes().copied().collect();
                     self.header = Some(header);
                 }
                 Record::Runs(runs) => runs.into_iter().for_each(|run| self.add_run(run)),

@@ -23,7 +23,7 @@ const MISSING_NAMED_MAX: usize = 16;
 /// changes, any number of processes may read them at a time, and nobody can open one to write meanwhile.
 ///
 /// A tensor is known by its name. It lies in shards on some ranks, which make up the whole without overlap
-/// ([`crate::Shard`]), or whole on one rank or more, of which the lowest is read.
+/// ([`crate::Shard`]), or whole on one rank or more, of which the lowest that has bytes is read.
 pub struct RankStores {
     /// By rank.
     ranks: Vec<Reader>,
@@ -50,7 +50,17 @@ impl RankStores {
         let mut stores = Vec::new();
         for directories in ranks {
             let config = Config { nvme_path: directories.clone(), world_size: 0, ..Config::default() };
-            stores.push(BlockingStore::open_shared(&config, io, slab)?);
+            let store = BlockingStore::open_shared(&config, io, slab)?;
+            // What lies there would be taken for never written.
+            let missing = store.store().missing();
+            if !missing.is_empty() {
+                let what = format!(
+                    "missing are those created as {}: all of each rank are needed",
+                    missing.join(", ")
+                );
+                return Err(Error::Directories { what });
+            }
+            stores.push(store);
         }
         let mut stores = in_order(stores)?;
         let epoch = newest_common(stores.iter().map(BlockingStore::store))?;
@@ -58,7 +68,13 @@ impl RankStores {
             store.store.look_at(epoch)?;
         }
         check_steps(stores.iter().map(BlockingStore::store))?;
-        let wholes = wholes::wholes(stores.iter().map(|store| store.store().tensors()))?;
+        let mut wholes = wholes::wholes(stores.iter().map(|store| store.store().tensors()))?;
+        for whole in wholes.values_mut() {
+            whole.choose(|rank, tensor| {
+                let store = stores[rank as usize].store();
+                store.has_bytes(&store.covering(tensor))
+            });
+        }
         Ok(RankStores { ranks: stores.into_iter().map(Reader::new).collect(), epoch, wholes })
     }
 

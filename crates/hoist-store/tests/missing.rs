@@ -78,3 +78,43 @@ fn what_is_there_is_read_and_what_is_not_says_where_it_was() {
     assert!(found[0] > 0 && found[1] > 0, "{found:?}: the test shows nothing");
     drop(open(&[&a, &b, &c]).unwrap());
 }
+
+#[test]
+fn ranks_do_not_go_on_without_a_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+    let specs = [spec("t", 5000, Life::Durable)];
+    let store = BlockingStore::create(&config(&[&a, &b]), &IoConfig::default(), &slab(), &specs).unwrap();
+    store.close().unwrap();
+    // What lies in the other would be taken for never written, and the new store would have zeros.
+    let error = RankStores::open(&[vec![a.clone()]], &IoConfig::default(), &slab()).err().unwrap();
+    assert!(error.to_string().contains("/b"), "{error}");
+    RankStores::open(&[vec![a, b]], &IoConfig::default(), &slab()).unwrap();
+}
+
+#[test]
+fn of_replicas_one_that_was_written_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+    let specs = [spec("t", 5000, Life::Durable)];
+    let mut expected = vec![0; 5000];
+    pattern(0, 0, 3, &mut expected);
+    for (rank, path) in [(0, &a), (1, &b)] {
+        let config = Config { rank, world_size: 2, ..config(&[path]) };
+        let mut store = BlockingStore::create(&config, &IoConfig::default(), &slab(), &specs).unwrap();
+        if rank == 1 {
+            let span = Span { run: RunId(0), offset: 0, bytes: 5000 };
+            let fill = |_: u64, slot: &mut hoist_memory::Slot| {
+                slot.put(0, &expected);
+                Ok(())
+            };
+            store.write(span, fill).unwrap();
+        }
+        store.commit().unwrap();
+        store.close().unwrap();
+    }
+    let mut ranks = RankStores::open(&[vec![a], vec![b]], &IoConfig::default(), &slab()).unwrap();
+    let mut found = vec![0; 5000];
+    ranks.read("t", 0, 5000, &mut found).unwrap();
+    assert!(found == expected);
+}

@@ -20,9 +20,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let store = opened::open_shared(&args.directories.all(), None)?;
     let space = store.store().space();
     let room = store.store().room_for_steps();
+    let missing = store.store().missing().join(", ");
     opened::close(store, Ok(()))?;
     let row = |bytes: u64, what: &str| format!("{:>12}  {what}\n", format_bytes(bytes));
     let mut text = row(space.total_bytes, "in all segments");
+    if !missing.is_empty() {
+        text = format!("of the directories that are there; missing: {missing}\n{text}");
+    }
     text += &row(space.newest_bytes, "the newest epoch");
     text += &row(space.snapshot_bytes, "snapshots alone: what they have and the newest epoch has not");
     for (name, alone) in &space.by_snapshot {

@@ -20,8 +20,10 @@ pub(crate) struct Part {
 pub(crate) struct Whole {
     /// With the whole's shape, and no shard.
     pub spec: TensorSpec,
-    /// In order, without a gap, if it is durable. Of replicas that of the lowest rank.
+    /// In order, without a gap, if it is durable. Of replicas one: see [`Whole::choose`].
     pub parts: Vec<Part>,
+    /// What other ranks have where each has all of it.
+    replicas: Vec<Part>,
     /// Whether its ranks have shards of it, or all of it each.
     is_sharded: bool,
 }
@@ -35,6 +37,17 @@ impl Whole {
             spec: TensorSpec { shape, shard: None, ..spec.clone() },
             parts,
             is_sharded: spec.shard.is_some(),
+            replicas: Vec::new(),
+        }
+    }
+
+    /// Of replicas, one that was written: the first that `has_bytes`.
+    pub fn choose(&mut self, has_bytes: impl Fn(u32, TensorId) -> bool) {
+        let mut all = self.parts.iter().chain(&self.replicas);
+        if !self.is_sharded
+            && let Some(written) = all.find(|part| has_bytes(part.rank, part.tensor)).copied()
+        {
+            self.parts = vec![written];
         }
     }
 
@@ -48,7 +61,7 @@ impl Whole {
         let first = self.parts[0].rank;
         same(&self.spec, spec, (&format!("rank {first}"), &format!("rank {rank}")))?;
         match (self.is_sharded, spec.shard.is_some()) {
-            (false, false) => {}
+            (false, false) => self.replicas.push(part(rank, tensor, info)),
             (true, true) => self.parts.push(part(rank, tensor, info)),
             (is_sharded, _) => {
                 let (shard, all) = if is_sharded { (first, rank) } else { (rank, first) };
