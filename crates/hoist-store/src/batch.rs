@@ -5,7 +5,7 @@ use crate::contents::Contents;
 use crate::history::{History, PastSpan};
 use crate::location::Locations;
 use crate::ranges::Ranges;
-use crate::sources::Touched;
+use crate::touched::Touched;
 use crate::{Error, Life, RunId, RunInfo, Shard, Span, TensorId, TensorInfo};
 use hoist_format::{
     BatchId, CHECKSUM_BYTES, EpochRecord, Header, Lifetime, NoteRecord, Record, RunRecord, ShardRecord,

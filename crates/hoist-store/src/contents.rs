@@ -3,7 +3,7 @@
 use crate::bundle::Layout;
 use crate::few::Few;
 use crate::location::{Locations, UNCOMMITTED};
-use crate::sources::Touched;
+use crate::touched::Touched;
 use crate::{Error, RunId, RunInfo, Span, TensorId};
 use hoist_format::{CHECKSUM_BYTES, Extent, LifeKind, blocks};
 use std::collections::BTreeMap;

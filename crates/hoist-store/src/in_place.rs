@@ -1,78 +1,18 @@
 //! Stores over files outside them, which are read where they lie.
 
-use crate::blocking_io::Switch;
-use crate::contents::blocks_of;
 use crate::create;
 use crate::free_space::occupied;
 use crate::ids;
 use crate::open::{self, Deliver, Threads};
-use crate::sources::{self, OpenSource, OpenSources, SourceRange};
+use crate::sources::SourceRange;
 use crate::transfer::{Kind, Pending, share};
 use crate::{Config, Error, ModelFiles, RunId, Span, Store, TensorSpec};
-use hoist_format::{CHECKSUM_BYTES, Extent, SourceRecord};
-use hoist_io::{Completion, FileOp, FileRange, IoThread, Priority, Request, RequestId, Transfer};
+use hoist_format::Extent;
+use hoist_io::{Completion, FileRange, IoThread, Priority, Request, RequestId, Transfer};
 use hoist_memory::{Slab, Slot};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Opens the sources on a thread of their own, which is in the place behind those of the directories. None for a store
-/// that has no sources. One that is not there, or not what it was, is left out: who needs it hears why.
-///
-/// # Errors
-/// What the thread says.
-pub(crate) fn open_sources<D>(
-    sources: &[SourceRecord],
-    threads: &Threads<'_, D>,
-    place: usize,
-    switch: &Switch,
-) -> Result<Option<OpenSources>, Error>
-where
-    D: Fn(Completion) + Send + Clone + 'static,
-{
-    if sources.is_empty() {
-        return Ok(None);
-    }
-    let io = (threads.start)(place, Box::new(switch.deliver_to(threads.deliver.clone())))?;
-    let mut files = Vec::with_capacity(sources.len());
-    for source in sources {
-        files.push(match sources::open(source) {
-            Ok(file) => {
-                let id = io.file(FileOp::OpenSource { path: PathBuf::from(&source.path) })?.file();
-                // Another may have taken its place in between.
-                sources::open(source).map(|_| OpenSource { id, file })
-            }
-            Err(what) => Err(what),
-        });
-        if let Some(Err(what)) = files.last() {
-            tracing::error!(source = source.path, what, "a file in place is not what it was: it is not read");
-        }
-    }
-    Ok(Some(OpenSources { io, files }))
-}
-
-impl OpenSources {
-    /// Whether all are what they were.
-    ///
-    /// # Errors
-    /// [`Error::SourceChanged`].
-    pub fn check_all(&self, records: &[SourceRecord]) -> Result<(), Error> {
-        (0..).zip(records).try_for_each(|(number, record)| self.check(number, record))
-    }
-
-    /// Whether one is still what it was.
-    ///
-    /// # Errors
-    /// [`Error::SourceChanged`].
-    pub fn check(&self, number: u32, record: &SourceRecord) -> Result<(), Error> {
-        let what = match &self.files[number as usize] {
-            Ok(open) => sources::check(record, &open.file).err(),
-            Err(what) => Some(what.clone()),
-        };
-        let path = || PathBuf::from(&record.path);
-        what.map_or(Ok(()), |what| Err(Error::SourceChanged { path: path(), what }))
-    }
-}
 
 impl Store {
     /// Makes a store over a model's files: its tensors have their bytes there, durable parameters at epoch 0, and come
@@ -149,7 +89,7 @@ impl Store {
     }
 
     /// The sources that `from..to` of a run needs, each as often as it comes.
-    fn sources_of(&self, run: RunId, from: u64, to: u64) -> impl Iterator<Item = u32> {
+    pub(crate) fn sources_of(&self, run: RunId, from: u64, to: u64) -> impl Iterator<Item = u32> {
         self.contents.layout.source_ranges(run, from, to).map(|range| range.source)
     }
 
@@ -282,81 +222,6 @@ impl Store {
             (pending.extents, pending.left) = (extents, count);
         }
         true
-    }
-
-    /// Appends what the checksums of the newest bytes of `span` should be, one per 256 KiB, to `checksums`: 0 for those
-    /// that nobody knows yet, since they lie in a source and were never read; their numbers in the span are the answer.
-    /// `None`, and nothing appended, when not all of `span` has bytes.
-    pub fn expected(&self, span: &Span, checksums: &mut Vec<u64>) -> Option<Vec<usize>> {
-        if !self.has_bytes(span) {
-            return None;
-        }
-        if let Some(known) = self.contents.checksums(span) {
-            checksums.extend_from_slice(known);
-            return Some(Vec::new());
-        }
-        let bytes = &self.contents.bytes[span.run.0 as usize];
-        Some(self.append_known(span, checksums, |block| {
-            let offset = block as u64 * CHECKSUM_BYTES;
-            let own = bytes.locations.extents(offset, offset + 1).next();
-            own.map(|_| bytes.checksums[block])
-        }))
-    }
-
-    /// The same of what sources have, whatever the newest epoch has.
-    pub(crate) fn expected_of_sources(&self, span: &Span, checksums: &mut Vec<u64>) -> Vec<usize> {
-        self.append_known(span, checksums, |_| None)
-    }
-
-    fn append_known(
-        &self,
-        span: &Span,
-        checksums: &mut Vec<u64>,
-        own: impl Fn(usize) -> Option<u64>,
-    ) -> Vec<usize> {
-        let mut unknown = Vec::new();
-        for (number, block) in blocks_of(span).enumerate() {
-            let checksum = own(block).or_else(|| self.contents.touched.get(span.run, block as u64));
-            checksums.push(checksum.unwrap_or(0));
-            if checksum.is_none() {
-                unknown.push(number);
-            }
-        }
-        unknown
-    }
-
-    /// Learns the checksums of those blocks of `span` that [`Store::expected`] did not know, from the first read of
-    /// them, which has begun after the last rollback; `checksums` are the span's. They are durable with the next commit,
-    /// or when the store is closed. The answer are the blocks that another read has found otherwise meanwhile.
-    ///
-    /// # Errors
-    /// [`Error::SourceChanged`]: a file is not what it was, so what was read of it is not believed.
-    pub fn touch(&mut self, span: &Span, unknown: &[usize], checksums: &[u64]) -> Result<Vec<usize>, Error> {
-        let (Some(first), Some(last)) = (unknown.first(), unknown.last()) else { return Ok(Vec::new()) };
-        let start = blocks_of(span).start;
-        let offset = |number: usize| (start + number) as u64 * CHECKSUM_BYTES;
-        if let Some(open) = &self.sources {
-            let records = &self.contents.layout.sources.files;
-            let mut checked = None;
-            for source in self.sources_of(span.run, offset(*first), offset(last + 1)) {
-                if checked.replace(source) != Some(source) {
-                    open.check(source, &records[source as usize])?;
-                }
-            }
-        }
-        let mut changed = Vec::new();
-        for number in unknown.iter().copied() {
-            let (block, checksum) = ((start + number) as u64, checksums[number]);
-            match self.contents.touched.get(span.run, block) {
-                Some(known) if known != checksum => changed.push(number),
-                Some(_) => {}
-                None => {
-                    self.contents.touched.set(span.run, block, checksum);
-                    self.unsaved_touches.set(span.run, block, checksum);
-                }
-            }
-        }
-        Ok(changed)
     }
 }
 

@@ -55,6 +55,7 @@ mod spec;
 mod spread;
 mod stages;
 mod store;
+mod touched;
 mod transfer;
 mod verify;
 mod verify_in_place;

@@ -6,7 +6,8 @@ use crate::contents::{Contents, NoteValue, RunBytes, blocks_of};
 use crate::few::Few;
 use crate::free_space::EXTENT_ALIGN_BYTES;
 use crate::history::{History, PastNote, PastSpan};
-use crate::sources::{Sources, Touched};
+use crate::sources::Sources;
+use crate::touched::Touched;
 use crate::{Life, RunId, RunInfo, Shard, Span, TensorId, TensorInfo, TensorSpec};
 use hoist_format::{
     Batch, CHECKSUM_BYTES, EpochRecord, Extent, Header, LifeKind, Lifetime, NoteRecord, Record, RunRecord,

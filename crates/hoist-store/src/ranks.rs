@@ -3,6 +3,7 @@
 use crate::commit::Purpose;
 use crate::history::PREVIOUS;
 use crate::{BlockingStore, Error, Store, StoreEvent};
+use hoist_format::EpochRecord;
 
 impl Store {
     /// Says that all ranks have made `epoch`, the newest, durable: the one before it is kept no more. Ends with
@@ -39,15 +40,18 @@ impl Store {
         epochs
     }
 
+    /// The epoch before the newest, if that is what is asked for.
+    pub(crate) fn previous(&self, asked: u64) -> Result<EpochRecord, Error> {
+        let previous = self.history.previous().filter(|epoch| epoch.number == asked);
+        previous.cloned().ok_or_else(|| Error::NoEpoch { asked, epochs: self.epochs() })
+    }
+
     /// Goes on at an epoch of [`Store::epochs`]; waits.
     pub(crate) fn start_at(&mut self, asked: u64) -> Result<(), Error> {
         if asked == self.epoch.number {
             return Ok(());
         }
-        let previous = self.history.previous().filter(|epoch| epoch.number == asked).cloned();
-        let Some(previous) = previous else {
-            return Err(Error::NoEpoch { asked, epochs: self.epochs() });
-        };
+        let previous = self.previous(asked)?;
         self.switch.set_waits(true);
         self.go_to(&previous.clone(), Purpose::Again { previous })?;
         let result = self.wait_for_commit();

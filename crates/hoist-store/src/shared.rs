@@ -66,10 +66,7 @@ impl Store {
         if asked == self.epoch.number {
             return Ok(());
         }
-        let previous = self.history.previous().filter(|epoch| epoch.number == asked).cloned();
-        let Some(previous) = previous else {
-            return Err(Error::NoEpoch { asked, epochs: self.epochs() });
-        };
+        let previous = self.previous(asked)?;
         self.contents = self.history.contents_at(&self.contents, previous.batch);
         self.epoch = previous;
         Ok(())

@@ -1,13 +1,15 @@
-//! Files outside the store that hold bytes of its tensors: what lies where in them, and what is known of it.
+//! Files outside the store that hold bytes of its tensors: what lies where in them, and whether they are what they were.
 
+use crate::blocking_io::Switch;
 use crate::bundle::Layout;
+use crate::open::Threads;
 use crate::{Error, RunId, TensorId};
-use hoist_format::{CHECKSUM_BYTES, SourcePlace, SourceRecord, TouchRecord};
-use hoist_io::{FileId, IoThread};
+use hoist_format::{SourcePlace, SourceRecord};
+use hoist_io::{Completion, FileId, FileOp, IoThread};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The files, and the places of tensors in them.
 #[derive(Default)]
@@ -49,52 +51,6 @@ impl Layout {
     }
 }
 
-/// Checksums of what lies in sources, as it was when it was read first, by block. They are of no epoch: the files do not
-/// change. By block alone, as a journal may name any.
-#[derive(Default, Clone)]
-pub(crate) struct Touched {
-    checksums: BTreeMap<(RunId, u64), u64>,
-}
-
-impl Touched {
-    pub fn is_empty(&self) -> bool {
-        self.checksums.is_empty()
-    }
-
-    /// The checksum of a block of a run, if it is known.
-    pub fn get(&self, run: RunId, block: u64) -> Option<u64> {
-        self.checksums.get(&(run, block)).copied()
-    }
-
-    /// Learns the checksum of a block.
-    pub fn set(&mut self, run: RunId, block: u64, checksum: u64) {
-        self.checksums.insert((run, block), checksum);
-    }
-
-    /// Learns what another knows.
-    pub fn extend(&mut self, other: &Touched) {
-        self.checksums.extend(other.checksums.iter().map(|(place, checksum)| (*place, *checksum)));
-    }
-
-    /// All that is known, a record for each row of at most so many blocks.
-    pub fn records(&self, blocks_max: usize) -> Vec<TouchRecord> {
-        let mut records: Vec<TouchRecord> = Vec::new();
-        for ((run, block), checksum) in &self.checksums {
-            let offset = block * CHECKSUM_BYTES;
-            let end = |last: &TouchRecord| last.offset + last.checksums.len() as u64 * CHECKSUM_BYTES;
-            match records.last_mut() {
-                Some(last)
-                    if (last.run, end(last)) == (run.0, offset) && last.checksums.len() < blocks_max =>
-                {
-                    last.checksums.push(*checksum);
-                }
-                _ => records.push(TouchRecord { run: run.0, offset, checksums: vec![*checksum] }),
-            }
-        }
-        records
-    }
-}
-
 /// The sources, open.
 pub(crate) struct OpenSources {
     pub io: IoThread,
@@ -107,6 +63,64 @@ pub(crate) struct OpenSource {
     pub id: FileId,
     /// The same, to be asked whether it was changed.
     pub file: File,
+}
+
+/// Opens the sources on a thread of their own, which is in the place behind those of the directories. None for a store
+/// that has no sources. One that is not there, or not what it was, is left out: who needs it hears why.
+///
+/// # Errors
+/// What the thread says.
+pub(crate) fn open_sources<D>(
+    sources: &[SourceRecord],
+    threads: &Threads<'_, D>,
+    place: usize,
+    switch: &Switch,
+) -> Result<Option<OpenSources>, Error>
+where
+    D: Fn(Completion) + Send + Clone + 'static,
+{
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    let io = (threads.start)(place, Box::new(switch.deliver_to(threads.deliver.clone())))?;
+    let mut files = Vec::with_capacity(sources.len());
+    for source in sources {
+        files.push(match open(source) {
+            Ok(file) => {
+                let id = io.file(FileOp::OpenSource { path: PathBuf::from(&source.path) })?.file();
+                // Another may have taken its place in between.
+                open(source).map(|_| OpenSource { id, file })
+            }
+            Err(what) => Err(what),
+        });
+        if let Some(Err(what)) = files.last() {
+            tracing::error!(source = source.path, what, "a file in place is not what it was: it is not read");
+        }
+    }
+    Ok(Some(OpenSources { io, files }))
+}
+
+impl OpenSources {
+    /// Whether all are what they were.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`].
+    pub fn check_all(&self, records: &[SourceRecord]) -> Result<(), Error> {
+        (0..).zip(records).try_for_each(|(number, record)| self.check(number, record))
+    }
+
+    /// Whether one is still what it was.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`].
+    pub fn check(&self, number: u32, record: &SourceRecord) -> Result<(), Error> {
+        let what = match &self.files[number as usize] {
+            Ok(open) => check(record, &open.file).err(),
+            Err(what) => Some(what.clone()),
+        };
+        let path = || PathBuf::from(&record.path);
+        what.map_or(Ok(()), |what| Err(Error::SourceChanged { path: path(), what }))
+    }
 }
 
 /// What a file is known by in a store.

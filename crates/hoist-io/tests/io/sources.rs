@@ -20,6 +20,21 @@ fn source(folder: &Path) -> std::path::PathBuf {
     path
 }
 
+/// The same, which nobody may write.
+fn protected_source(folder: &Path) -> std::path::PathBuf {
+    let path = source(folder);
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    path
+}
+
+/// A backend of each kind, with its slab.
+fn backends() -> impl Iterator<Item = (Box<dyn Backend>, Arc<Slab>)> {
+    BACKENDS.into_iter().map(|choice| {
+        let slab = slab(4 << 20);
+        (backend(choice, &slab), slab)
+    })
+}
+
 fn open_source(backend: &mut dyn Backend, path: &Path) -> FileId {
     backend.file(FileOp::OpenSource { path: path.to_owned() }).unwrap().file()
 }
@@ -102,12 +117,8 @@ proptest! {
 #[test]
 fn a_source_is_read_alone_and_ends_where_it_ends() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let path = source(folder.path());
-    // Nobody may write it.
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
-    for choice in BACKENDS {
-        let slab: Arc<Slab> = slab(4 << 20);
-        let mut backend = backend(choice, &slab);
+    let path = protected_source(folder.path());
+    for (mut backend, slab) in backends() {
         let file = open_source(backend.as_mut(), &path);
         let range = |bytes| vec![FileRange { file, offset: FILE_BYTES - 10, bytes, buffer_offset: 0 }];
         let transfer = || Transfer::Read(slab.allocate(100).unwrap());
@@ -127,11 +138,8 @@ fn a_source_is_read_alone_and_ends_where_it_ends() {
 #[test]
 fn a_file_of_ones_own_is_read_like_one_that_is_written() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let path = source(folder.path());
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
-    for choice in BACKENDS {
-        let slab: Arc<Slab> = slab(4 << 20);
-        let mut backend = backend(choice, &slab);
+    let path = protected_source(folder.path());
+    for (mut backend, slab) in backends() {
         let file = backend.file(FileOp::OpenRead { path: path.clone() }).unwrap().file();
         assert_eq!(backend.obtained().bounce_bytes, 0);
         let range = |offset| vec![FileRange { file, offset, bytes: 4096, buffer_offset: 0 }];
