@@ -8,13 +8,13 @@ use crate::directory::{Directory, JOURNAL_NAMES, data, make_folder, manifest, se
 use crate::free_space::{EXTENT_ALIGN_BYTES, FreeSpace, occupied};
 use crate::growth::{Growth, Rooms};
 use crate::history::History;
-use crate::in_place::open_sources;
 use crate::journal;
 use crate::lock::Holders;
 use crate::open::{Threads, check};
 use crate::safetensors::METADATA_NOTE;
 use crate::segments::{self, Segments};
 use crate::shares::Shares;
+use crate::sources::open_sources;
 use crate::spread::Spread;
 use crate::store::{Drives, Durable};
 use crate::{Config, Durability, Error, ModelFiles, RunId, SEGMENT_GRAIN_BYTES, Store, TensorSpec};
@@ -54,11 +54,11 @@ where
         directories.push(directory);
     }
     let need_bytes = need_bytes(&layout, config);
-    let rooms = rooms(&config.nvme_path, need_bytes)?;
     let mut spread = Spread::new(directories.len());
-    let growth = Growth::new(need_bytes, segment_bytes(need_bytes, config.segment_bytes), rooms);
     let mut contents = Contents::new(Arc::new(layout));
-    let make = || {
+    let mut make = || {
+        let rooms = rooms(&config.nvme_path, need_bytes)?;
+        let growth = Growth::new(need_bytes, segment_bytes(need_bytes, config.segment_bytes), rooms);
         let sources = open_sources(&contents.layout.sources.files, threads, directories.len(), &switch)?;
         if let Some(sources) = &sources {
             sources.check_all(&contents.layout.sources.files)?;

@@ -126,6 +126,17 @@ fn a_shard_outside_its_whole_and_a_rank_of_none_are_refused() {
 }
 
 #[test]
+fn segments_that_cannot_be_those_of_the_directories_are_refused() {
+    for segments in [vec![], vec![vec![u64::MAX; 4]], vec![vec![1 << 20], vec![1 << 20]]] {
+        assert_damaged(|records| {
+            if let Record::Header(header) = &mut records[0] {
+                header.segments = segments.clone();
+            }
+        });
+    }
+}
+
+#[test]
 fn no_batch_has_the_last_number() {
     let opened = open(Some(u64::MAX), |_| {});
     assert!(matches!(opened, Err(Error::Damaged { .. })), "{:?}", opened.map(drop));
